@@ -1,0 +1,197 @@
+"""Gate activations, their noise and their temperature, as pure functions.
+
+The paper trains the input and forget gates of an LSTM with the Gumbel-sigmoid (binary concrete)
+estimator. With U ~ Uniform(0, 1) and a pre-activation ``a``::
+
+    G(a, tau) = sigmoid((a + log U - log(1 - U)) / tau)
+
+Two details are in the authors' code only: a gate receives the noise with probability ``p`` (0.2 in
+the paper's experiments), and both logarithms have ``eps = 1e-3`` inside.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+GATES = ("sigmoid", "sharpened", "gumbel")
+SCHEDULES = ("constant", "linear", "exponential", "cosine")
+
+
+def check_temperature(temperature: float) -> float:
+    """Return ``temperature``; raise ValueError unless it is finite and greater than 0."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise ValueError(f"temperature must be a finite number > 0, got {temperature!r}")
+    return temperature
+
+
+def check_probability(probability: float) -> float:
+    """Return ``probability``; raise ValueError unless it lies in [0, 1]."""
+    if not 0.0 <= probability <= 1.0:
+        raise ValueError(f"probability must be in [0, 1], got {probability!r}")
+    return probability
+
+
+def check_gate(gate: str) -> str:
+    """Return ``gate``; raise ValueError unless it is one of ``GATES``."""
+    if gate not in GATES:
+        raise ValueError(f"gate must be one of {', '.join(GATES)}, got {gate!r}")
+    return gate
+
+
+def logistic_noise(
+    shape: tuple[int, ...],
+    probability: float = 1.0,
+    eps: float = 1e-3,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Draw ``log(U + eps) - log(1 - U + eps)`` with probability ``probability``, else 0.
+
+    Args:
+        shape: shape of the sample; each element gets its own U and its own mask.
+        probability: probability p that an element receives noise (authors' code; paper: 0.2).
+        eps: constant inside both logarithms (authors' code: 1e-3); bounds the noise at
+            ``log((1 + eps) / eps)``, 6.9 by default. 0 gives the logistic distribution itself.
+        generator: source of randomness; default: the global one of the device.
+        device: where to draw; default: the generator's device, else the current default.
+
+    Returns:
+        float32 tensor of ``shape``, whatever the default dtype.
+
+    Raises:
+        ValueError: ``probability`` outside [0, 1], or ``eps`` negative.
+    """
+    check_probability(probability)
+    if eps < 0:
+        raise ValueError(f"eps must be >= 0, got {eps!r}")
+    if device is None and generator is not None:
+        device = generator.device
+    uniform = torch.rand(shape, dtype=torch.float32, generator=generator, device=device)
+    if probability == 0.0:
+        return uniform.zero_()
+    masked = None
+    if probability < 1.0:
+        # U given U < p is uniform on (0, p): one draw serves the mask and the noise.
+        masked = uniform >= probability
+        uniform.div_(probability)
+    # torch.rand can return 0 (never 1); the clamp keeps log 0 out when eps = 0.
+    uniform.clamp_(min=2.0**-25, max=1 - 2.0**-24)
+    noise = uniform.add(eps).div_(uniform.neg_().add_(1 + eps)).log_()
+    return noise if masked is None else noise.masked_fill_(masked, 0.0)
+
+
+def sigmoid_gate(a: Tensor) -> Tensor:
+    """Plain LSTM gate ``sigmoid(a)``, the paper's baseline; any shape."""
+    return torch.sigmoid(a)
+
+
+def sharpened_gate(a: Tensor, temperature: float) -> Tensor:
+    """Sharpened gate ``sigmoid(a / temperature)``, the paper's second baseline; any shape.
+
+    Raises:
+        ValueError: ``temperature`` is not > 0.
+    """
+    return torch.sigmoid(a / check_temperature(temperature))
+
+
+def gumbel_gate(a: Tensor, temperature: float, noise: Tensor | None = None) -> Tensor:
+    """Gumbel-sigmoid gate ``sigmoid((a + noise) / temperature)`` of training mode.
+
+    Args:
+        a: pre-activations, any shape and floating dtype.
+        temperature: tau > 0. The division applies to gates without noise too (authors' code).
+        noise: sample of `logistic_noise` of the shape of ``a``; default: one drawn with p = 1.
+
+    Returns:
+        Gate values in [0, 1], shape and dtype of ``a``; computed in float32 or better.
+
+    Raises:
+        ValueError: ``temperature`` is not > 0.
+    """
+    check_temperature(temperature)
+    if noise is None:
+        noise = logistic_noise(tuple(a.shape), device=a.device)
+    return torch.sigmoid((a + noise) / temperature).to(a.dtype)
+
+
+@dataclass(frozen=True)
+class TemperatureSchedule:
+    """Temperature as a function of the training step.
+
+    The authors' code holds tau constant (the default); a published review of the paper speaks of a
+    schedule that sharpens the gates over training, hence the annealed kinds.
+
+    Args:
+        kind: "constant", "linear", "exponential" (geometric) or "cosine" (half a cosine wave).
+        start: tau at step 0.
+        end: tau from step ``steps`` on; default ``start``. Ignored by "constant".
+        steps: number of steps from ``start`` to ``end``, at least 1.
+
+    Raises:
+        ValueError: unknown kind, ``steps`` < 1, or a temperature that is not > 0.
+    """
+
+    kind: str = "constant"
+    start: float = 0.9
+    end: float | None = None
+    steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {self.kind!r}")
+        if self.steps < 1:
+            raise ValueError(f"steps must be >= 1, got {self.steps!r}")
+        check_temperature(self.start)
+        if self.end is not None:
+            check_temperature(self.end)
+
+    def __call__(self, step: int) -> float:
+        """Temperature at ``step`` (0-based); steps outside [0, ``steps``] take the nearer end."""
+        if self.kind == "constant" or self.end is None:
+            return self.start
+        done = min(max(step / self.steps, 0.0), 1.0)
+        if self.kind == "linear":
+            return self.start + (self.end - self.start) * done
+        if self.kind == "exponential":
+            return self.start * (self.end / self.start) ** done
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * done)) / 2
+
+
+class PropositionBounds(NamedTuple):
+    """Bounds on P(G >= 1 - eps) (``*_one``) and on P(G <= eps) (``*_zero``)."""
+
+    lower_one: Tensor
+    upper_one: Tensor
+    lower_zero: Tensor
+    upper_zero: Tensor
+
+
+def proposition_bounds(a: Tensor, temperature: float, eps: float) -> PropositionBounds:
+    """The paper's Proposition: how near the Gumbel gate G(a, tau) is to a Bernoulli variable.
+
+    With D ~ Bernoulli(sigmoid(a)) and noise without mask (p = 1) and without eps in the logs::
+
+        P(D=1) - (tau / 4) log(1 / eps) <= P(G >= 1 - eps) <= P(D=1)
+        P(D=0) - (tau / 4) log(1 / eps) <= P(G <= eps)     <= P(D=0)
+
+    Args:
+        a: pre-activations, any shape.
+        temperature: tau > 0.
+        eps: distance from 0 or 1 that counts as binary, 0 < eps < 1/2.
+
+    Returns:
+        Four tensors of the shape of ``a``; a lower bound may be negative (then it says nothing).
+
+    Raises:
+        ValueError: ``temperature`` or ``eps`` out of range.
+    """
+    check_temperature(temperature)
+    if not 0 < eps < 0.5:
+        raise ValueError(f"eps must be in (0, 1/2), got {eps!r}")
+    slack = temperature / 4 * math.log(1 / eps)
+    one, zero = torch.sigmoid(a), torch.sigmoid(-a)
+    return PropositionBounds(one - slack, one, zero - slack, zero)

@@ -1,0 +1,283 @@
+"""G2LSTM: `torch.nn.LSTM` whose input and forget gates can be Gumbel or sharpened gates."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from g2lstm.gates import check_gate, check_probability, check_temperature, logistic_noise
+from g2lstm.recurrence import fused_recurrence, reference_recurrence
+
+BACKENDS = ("auto", "reference", "fused", "native")
+
+# Called with layer, reverse, gates [T, B, 2H] in time order, batch_sizes (None if not packed).
+GateHook = Callable[[int, bool, Tensor, list[int] | None], None]
+
+
+class BackendError(RuntimeError):
+    """The backend asked for cannot serve the gate, mode or input at hand."""
+
+
+class G2LSTM(nn.LSTM):
+    """LSTM with a choice of input and forget gate; otherwise `torch.nn.LSTM`.
+
+    Constructor, inputs, outputs, `PackedSequence` handling, initialisation, parameter names and
+    gate order (i, f, g, o) are those of `torch.nn.LSTM`, so state_dicts load both ways. (No
+    projections: ``proj_size`` is not offered.)
+
+    Args:
+        input_size: number of features of the input.
+        hidden_size: number of features of the hidden state.
+        num_layers: number of stacked layers.
+        bias: whether there are biases.
+        batch_first: input and output are [B, T, ...] instead of [T, B, ...].
+        dropout: dropout probability on the output of every layer but the last, in training.
+        bidirectional: also run from the end of the sequence to its start.
+        gate: "sigmoid" (the paper's baseline LSTM), "sharpened" (``sigmoid(a / temperature)``, in
+            training and evaluation) or "gumbel" (G2-LSTM: ``sigmoid((a + noise) / temperature)`` in
+            training, ``sigmoid(a)`` in evaluation, as in the authors' code).
+        temperature: tau > 0 of the sharpened and Gumbel gates; may be set anew between steps.
+        noise_probability: probability that a gate receives noise (authors' code: 0.2).
+        weight_dropout: dropout probability on the recurrent weights ``weight_hh_l*``, in training,
+            one mask a forward pass (AWD-LSTM's DropConnect).
+        backend: "reference" (readable loop), "fused" (hand-written forward and backward pass),
+            "native" (`torch.nn.LSTM`'s kernel; sigmoid and, in evaluation, Gumbel gates only) or
+            "auto" (the fastest of the latter two that is right for the device and the mode).
+        device, dtype: of the parameters.
+
+    Under autocast the reference and fused backends use half-precision products and return float32.
+
+    Raises:
+        ValueError: an argument out of its range, named with its value.
+        BackendError: at a call, when ``backend`` cannot serve it.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        gate: str = "gumbel",
+        temperature: float = 0.9,
+        noise_probability: float = 0.2,
+        weight_dropout: float = 0.0,
+        backend: str = "auto",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.gate = check_gate(gate)
+        self.temperature = check_temperature(temperature)
+        self.noise_probability = check_probability(noise_probability)
+        self.weight_dropout = check_probability(weight_dropout)
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        self.backend = backend
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        text = f"{super().extra_repr()}, gate={self.gate}"
+        if self.gate != "sigmoid":
+            text += f", temperature={self.temperature}"
+        if self.gate == "gumbel":
+            text += f", noise_probability={self.noise_probability}"
+        if self.weight_dropout:
+            text += f", weight_dropout={self.weight_dropout}"
+        return f"{text}, backend={self.backend}"
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        hx: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+        """Run the LSTM; arguments and results as `torch.nn.LSTM`'s.
+
+        Args:
+            input: [T, B, D], with ``batch_first`` [B, T, D], without batch [T, D], or packed.
+            hx: initial (h, c), each [num_layers * directions, B, H] (without batch
+                [num_layers * directions, H]); default zeros.
+
+        Returns:
+            output [T, B, directions * H] (laid out as the input was), and the final (h, c).
+        """
+        if self._choose_backend() == "native":
+            if _is_single_step(self, input, hx):
+                return _single_step(self, input, hx)
+            return super().forward(input, hx)
+        return run_layers(self, input, hx)
+
+    def _choose_backend(self) -> str:
+        noisy = self.training and self.gate == "gumbel" and self.noise_probability > 0
+        plain = self.gate == "sigmoid" or (self.gate == "gumbel" and not self.training)
+        native = plain and not noisy and not (self.training and self.weight_dropout > 0)
+        if self.backend == "native" and not native:
+            mode = "training" if self.training else "evaluation"
+            raise BackendError(
+                f"backend='native' cannot serve gate={self.gate!r} with weight_dropout="
+                f"{self.weight_dropout} in {mode} mode; use backend='fused' or 'auto'"
+            )
+        if self.backend != "auto":
+            return self.backend
+        cuda = self.weight_hh_l0.is_cuda
+        return "native" if native and (cuda or not self.training) else "fused"
+
+
+def run_layers(
+    lstm: nn.LSTM,
+    input: Tensor | PackedSequence,
+    hx: tuple[Tensor, Tensor] | None = None,
+    gate_hook: GateHook | None = None,
+) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+    """Forward pass of a `G2LSTM` or `torch.nn.LSTM`, layer by layer through `recurrence`.
+
+    Args:
+        lstm: the module whose parameters, gate and mode are used.
+        input, hx: as in `G2LSTM.forward`.
+        gate_hook: called for each layer and direction with (layer, reverse, gate values
+            [T, B, 2H] in the order of time, batch_sizes or None).
+
+    Returns:
+        As `G2LSTM.forward`.
+    """
+    packed = input if isinstance(input, PackedSequence) else None
+    if packed is not None:
+        in_order = PackedSequence(packed.data, packed.batch_sizes)  # longest first
+        x, lengths = pad_packed_sequence(in_order)  # [T, B, D]
+        batch_sizes = packed.batch_sizes.tolist()
+        if hx is not None:
+            hx = lstm.permute_hidden(hx, packed.sorted_indices)
+    else:
+        batch_sizes = None
+        if input.dim() not in (2, 3):
+            raise ValueError(f"LSTM: expected input of 2 or 3 dimensions, got {input.dim()}")
+        batched = input.dim() == 3
+        x = input if batched else input.unsqueeze(0 if lstm.batch_first else 1)
+        x = x.transpose(0, 1) if lstm.batch_first else x
+        if hx is not None:
+            expected = 3 if batched else 2
+            if any(state.dim() != expected for state in hx):
+                shapes = ", ".join(str(tuple(state.shape)) for state in hx)
+                raise RuntimeError(f"LSTM: expected {expected}-D hidden states, got {shapes}")
+            if not batched:
+                hx = tuple(state.unsqueeze(1) for state in hx)
+        if x.shape[0] == 0:
+            raise RuntimeError("LSTM: expected a sequence of at least one step, got 0")
+    directions = 2 if lstm.bidirectional else 1
+    if hx is None:
+        shape = (lstm.num_layers * directions, x.shape[1], lstm.hidden_size)
+        hx = (x.new_zeros(shape), x.new_zeros(shape))
+    lstm.check_forward_args(x.transpose(0, 1) if lstm.batch_first else x, hx, None)
+
+    h_n, c_n = [], []
+    for layer in range(lstm.num_layers):
+        outputs = []
+        for direction in range(directions):
+            output, h, c, gates = _run_direction(
+                lstm, x, hx, layer, reverse=direction == 1, batch_sizes=batch_sizes
+            )
+            if gate_hook is not None:
+                gate_hook(layer, direction == 1, gates, batch_sizes)
+            outputs.append(output)
+            h_n.append(h)
+            c_n.append(c)
+        x = torch.cat(outputs, dim=2) if directions == 2 else outputs[0]
+        if lstm.dropout > 0 and lstm.training and layer < lstm.num_layers - 1:
+            x = dropout(x, lstm.dropout)
+    state = (torch.stack(h_n), torch.stack(c_n))
+
+    if packed is not None:
+        data = pack_padded_sequence(x, lengths).data
+        output = PackedSequence(
+            data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices
+        )
+        return output, lstm.permute_hidden(state, packed.unsorted_indices)
+    x = x.transpose(0, 1) if lstm.batch_first else x
+    if not batched:
+        x = x.squeeze(0 if lstm.batch_first else 1)
+        state = tuple(part.squeeze(1) for part in state)
+    return x, state
+
+
+def _run_direction(
+    lstm: nn.LSTM,
+    x: Tensor,
+    hx: tuple[Tensor, Tensor],
+    layer: int,
+    reverse: bool,
+    batch_sizes: list[int] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    suffix = f"_l{layer}" + ("_reverse" if reverse else "")
+    weight_ih = getattr(lstm, "weight_ih" + suffix)
+    weight_hh = getattr(lstm, "weight_hh" + suffix)
+    biases = [getattr(lstm, f"bias_{kind}{suffix}") if lstm.bias else None for kind in ("ih", "hh")]
+    weight_dropout = getattr(lstm, "weight_dropout", 0.0)
+    if weight_dropout and lstm.training:
+        weight_hh = dropout(weight_hh, weight_dropout)
+
+    gate = getattr(lstm, "gate", "sigmoid")
+    noise, temperature = None, 1.0
+    if gate == "sharpened" or (gate == "gumbel" and lstm.training):
+        temperature = check_temperature(lstm.temperature)
+    if gate == "gumbel" and lstm.training and lstm.noise_probability > 0:
+        shape = (x.shape[0], x.shape[1], 2 * lstm.hidden_size)
+        noise = logistic_noise(shape, lstm.noise_probability, device=x.device)
+
+    index = layer * (2 if lstm.bidirectional else 1) + reverse
+    recurrence = (
+        reference_recurrence
+        if getattr(lstm, "backend", "auto") == "reference"
+        else fused_recurrence
+    )
+    x = _reverse_time(x, batch_sizes) if reverse else x
+    output, h, c, gates = recurrence(
+        x, hx[0][index], hx[1][index], weight_ih, weight_hh, *biases,
+        noise, temperature, batch_sizes,
+    )  # fmt: skip
+    if reverse:
+        output, gates = _reverse_time(output, batch_sizes), _reverse_time(gates, batch_sizes)
+    return output, h, c, gates
+
+
+def _reverse_time(x: Tensor, batch_sizes: list[int] | None) -> Tensor:
+    """Reverse each sequence of x [T, B, ...] within its own length."""
+    if batch_sizes is None:
+        return x.flip(0)
+    lengths = (torch.arange(x.shape[1])[:, None] < torch.tensor(batch_sizes)).sum(1)  # [B]
+    step = torch.arange(len(batch_sizes))[:, None]  # [T, 1]
+    source = torch.where(step < lengths, lengths - 1 - step, step).to(x.device)  # [T, B]
+    return x.gather(0, source[:, :, None].expand_as(x))
+
+
+def _is_single_step(lstm: nn.LSTM, input: Tensor | PackedSequence, hx: object) -> bool:
+    return (
+        isinstance(input, Tensor)
+        and hx is not None
+        and input.dim() == 3
+        and input.shape[1 if lstm.batch_first else 0] == 1
+        and not lstm.bidirectional
+        and not (lstm.training and lstm.dropout > 0)
+    )
+
+
+def _single_step(
+    lstm: nn.LSTM, input: Tensor, hx: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One time step through `torch.lstm_cell`, several times faster than the sequence kernel."""
+    lstm.check_forward_args(input, hx, None)
+    time = 1 if lstm.batch_first else 0
+    x = input.squeeze(time)
+    h_n, c_n = [], []
+    for layer, weights in enumerate(lstm.all_weights):
+        x, c = torch.lstm_cell(x, (hx[0][layer], hx[1][layer]), *weights)
+        h_n.append(x)
+        c_n.append(c)
+    return x.unsqueeze(time), (torch.stack(h_n), torch.stack(c_n))

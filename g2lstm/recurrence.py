@@ -1,0 +1,224 @@
+"""The LSTM recurrence over one layer and direction: a readable loop and a fast autograd function.
+
+Both functions take the same arguments and return the same values; the loop is the oracle.
+
+Arguments (T steps, B sequences, D = input_size, H = hidden_size; gate order i, f, g, o as in
+`torch.nn.LSTM`):
+    x: input, [T, B, D].
+    h0, c0: initial states, [B, H].
+    weight_ih [4H, D], weight_hh [4H, H], bias_ih [4H] and bias_hh [4H] or None.
+    noise: added to the pre-activations of the input and forget gates, [T, B, 2H], or None.
+    temperature: divides the pre-activations of the input and forget gates, noise included.
+    batch_sizes: number of running sequences at each step, non-increasing, as in
+        `torch.nn.utils.rnn.PackedSequence`; None: all sequences have T steps.
+
+Returns:
+    output [T, B, H] (0 after the end of a sequence), h_n [B, H], c_n [B, H], and the values of the
+    input and forget gates [T, B, 2H] (0 after the end), which carry no gradient in the fast one.
+
+Under autocast, or for half-precision input, products are in the half type; states, gates and
+everything returned are float32.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+Recurrence = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def reference_recurrence(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+    batch_sizes: Sequence[int] | None = None,
+) -> Recurrence:
+    """Plain loop over time, written as the paper's equations; see the module for shapes."""
+    steps, batch, _ = x.shape
+    h, c = h0, c0
+    outputs, gates = [], []
+    for t in range(steps):
+        n = batch if batch_sizes is None else batch_sizes[t]
+        a = x[t, :n] @ weight_ih.T + h[:n] @ weight_hh.T
+        if bias_ih is not None:
+            a = a + bias_ih + bias_hh
+        a_i, a_f, a_g, a_o = a.chunk(4, dim=1)  # [n, H] each
+        if noise is not None:
+            noise_i, noise_f = noise[t, :n].chunk(2, dim=1)
+            a_i, a_f = a_i + noise_i, a_f + noise_f
+        i = torch.sigmoid(a_i / temperature)
+        f = torch.sigmoid(a_f / temperature)
+        g = torch.tanh(a_g)
+        o = torch.sigmoid(a_o)
+        c_new = f * c[:n] + i * g
+        h_new = o * torch.tanh(c_new)
+        padding = (0, 0, 0, batch - n)  # rows of sequences that have ended
+        outputs.append(torch.nn.functional.pad(h_new, padding))
+        gates.append(torch.nn.functional.pad(torch.cat([i, f], dim=1), padding))
+        h, c = torch.cat([h_new, h[n:]]), torch.cat([c_new, c[n:]])
+    return torch.stack(outputs), h, c, torch.stack(gates)
+
+
+def fused_recurrence(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    noise: Tensor | None = None,
+    temperature: float = 1.0,
+    batch_sizes: Sequence[int] | None = None,
+) -> Recurrence:
+    """Hand-written forward and backward pass; equals `reference_recurrence`, once differentiable."""
+    bias = None if bias_ih is None else bias_ih + bias_hh
+    device = x.device.type
+    product_dtype = x.dtype
+    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
+        product_dtype = torch.get_autocast_dtype(device)
+    arguments = (x, h0, c0, weight_ih, weight_hh, bias, noise)
+    with torch.autocast(device, enabled=False):
+        return _FusedRecurrence.apply(*arguments, temperature, batch_sizes, product_dtype)
+
+
+class _FusedRecurrence(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x, h0, c0, weight_ih, weight_hh, bias, noise, temperature, batch_sizes, product_dtype
+    ):
+        steps, batch, input_size = x.shape
+        hidden = weight_hh.shape[1]
+        half = product_dtype in (torch.bfloat16, torch.float16)
+        dtype = torch.float32 if half else x.dtype  # of states and gates
+        sizes = [batch] * steps if batch_sizes is None else list(batch_sizes)
+
+        # tanh z = 2 sigmoid(2 z) - 1: with g's rows doubled one sigmoid serves all four gates.
+        scale = torch.ones(4, hidden, dtype=dtype, device=x.device)
+        scale[:2] /= temperature
+        scale[2] *= 2
+        scale = scale.view(-1)
+        flat = x.reshape(-1, input_size).to(product_dtype)
+        projection = (weight_ih * scale[:, None]).to(product_dtype)
+        if bias is None:
+            z = (flat @ projection.T).to(dtype)
+        elif half:
+            z = (flat @ projection.T).to(dtype).add_(bias * scale)
+        else:
+            z = torch.addmm(bias * scale, flat, projection.T)
+        z = z.view(steps, batch, 4 * hidden)
+        if noise is not None:
+            z[:, :, : 2 * hidden].add_(noise, alpha=1 / temperature)
+        # Contiguous after the transpose: the thin product is up to twice as fast.
+        recurrent = (weight_hh * scale[:, None]).T.to(product_dtype).contiguous()  # [H, 4H]
+
+        new = torch.empty if batch_sizes is None else torch.zeros
+        output = new(steps, batch, hidden, dtype=dtype, device=x.device)
+        cells = new(steps, batch, hidden, dtype=dtype, device=x.device)
+        tanh_cells = new(steps, batch, hidden, dtype=dtype, device=x.device)
+        h, c = h0.to(dtype), c0.to(dtype)
+        h_n, c_n = (h, c) if batch_sizes is None else (h.clone(), c.clone())
+        views = zip(z, output, cells, tanh_cells, sizes, strict=True)
+        for z_t, h_t, c_t, tanh_c, n in views:
+            if n < batch:
+                z_t, h_t, c_t, tanh_c = z_t[:n], h_t[:n], c_t[:n], tanh_c[:n]
+                h, c = h[:n], c[:n]
+            if half:
+                z_t.add_(h.to(product_dtype) @ recurrent)
+            else:
+                torch.addmm(z_t, h, recurrent, out=z_t)
+            i, f, g, o = z_t.sigmoid_().view(n, 4, hidden).unbind(1)
+            g.mul_(2).sub_(1)
+            torch.mul(f, c, out=c_t).addcmul_(i, g)
+            torch.tanh(c_t, out=tanh_c)
+            torch.mul(o, tanh_c, out=h_t)
+            h, c = h_t, c_t
+            if batch_sizes is not None:
+                h_n[:n], c_n[:n] = h, c
+        if batch_sizes is None:
+            h_n, c_n = h.clone(), c.clone()
+        else:
+            ended = torch.arange(batch)[None, :] >= torch.tensor(sizes)[:, None]
+            z.masked_fill_(ended.to(x.device)[:, :, None], 0.0)
+        gates = z[:, :, : 2 * hidden]
+        ctx.mark_non_differentiable(gates)
+        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, z, output, cells, tanh_cells)
+        ctx.bias, ctx.temperature, ctx.sizes = bias is not None, temperature, sizes
+        ctx.product_dtype = product_dtype
+        return output, h_n, c_n, gates
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_output, grad_h_n, grad_c_n, _):
+        x, h0, c0, weight_ih, weight_hh, z, output, cells, tanh_cells = ctx.saved_tensors
+        steps, batch, hidden = output.shape
+        product_dtype, dtype = ctx.product_dtype, output.dtype
+        half = product_dtype != dtype
+
+        # All local derivatives of the sequence at once; only dh and dc remain for the loop.
+        gates = z.view(steps, batch, 4, hidden)
+        i, f, g, o = gates.unbind(2)
+        previous_cells = torch.cat([c0[None].to(dtype), cells[:-1]])
+        local = torch.empty_like(gates)
+        d_i, d_f, d_g, d_o = local.unbind(2)
+        torch.sub(1, gates[:, :, :2], out=local[:, :, :2])
+        local[:, :, :2].mul_(gates[:, :, :2])
+        d_i.mul_(g)
+        d_f.mul_(previous_cells)
+        if ctx.temperature != 1.0:
+            local[:, :, :2].div_(ctx.temperature)
+        torch.addcmul(i, i * g, g, value=-1, out=d_g)
+        torch.mul(o, tanh_cells, out=d_o)
+        d_cell = torch.addcmul(o, d_o, tanh_cells, value=-1)  # d h' / d c' = o (1 - tanh^2 c')
+        d_o.addcmul_(d_o, o, value=-1)
+
+        recurrent = weight_hh.to(product_dtype)
+        dh, dc = grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True)
+        views = zip(
+            grad_output.unbind(0),
+            local.unbind(0),
+            d_cell.unbind(0),
+            f.unbind(0),
+            ctx.sizes,
+            strict=True,
+        )
+        for grad_t, da, d_cell_t, f_t, n in reversed(list(views)):
+            dh_t, dc_t = dh, dc
+            if n < batch:
+                grad_t, da, d_cell_t, f_t = grad_t[:n], da[:n], d_cell_t[:n], f_t[:n]
+                dh_t, dc_t = dh[:n], dc[:n]
+            dh_t.add_(grad_t)
+            dc_t.addcmul_(dh_t, d_cell_t)
+            da[:, :3].mul_(dc_t[:, None])
+            da[:, 3].mul_(dh_t)
+            dc_t.mul_(f_t)
+            da = da.view(n, 4 * hidden)
+            if half:
+                dh_t.copy_(da.to(product_dtype) @ recurrent)
+            else:
+                torch.mm(da, recurrent, out=dh_t)
+        da = local.view(-1, 4 * hidden)  # 0 where a sequence has ended, as its gates are 0 there
+        grad_bias = da.sum(0) if ctx.bias else None
+        da = da.to(product_dtype)
+        grad_x = grad_weight_ih = grad_weight_hh = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (da @ weight_ih.to(product_dtype)).view_as(x).to(x.dtype)
+        if ctx.needs_input_grad[3]:
+            flat = x.reshape(-1, x.shape[-1]).to(product_dtype)
+            grad_weight_ih = (da.T @ flat).to(weight_ih.dtype)
+        if ctx.needs_input_grad[4]:
+            previous = torch.cat([h0[None].to(product_dtype), output[:-1].to(product_dtype)])
+            grad_weight_hh = (da.T @ previous.view(-1, hidden)).to(weight_hh.dtype)
+        grad_h0, grad_c0 = dh.to(h0.dtype), dc.to(c0.dtype)
+        return (
+            grad_x, grad_h0, grad_c0, grad_weight_ih, grad_weight_hh, grad_bias,
+            None, None, None, None, None,
+        )  # fmt: skip
