@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 
 GATES = ("sigmoid", "sharpened", "gumbel")
 SCHEDULES = ("constant", "linear", "exponential", "cosine")
@@ -55,7 +56,8 @@ def logistic_noise(
         shape: shape of the sample; each element gets its own U and its own mask.
         probability: probability p that an element receives noise (authors' code; paper: 0.2).
         eps: constant inside both logarithms (authors' code: 1e-3); bounds the noise at
-            ``log((1 + eps) / eps)``, 6.9 by default. 0 gives the logistic distribution itself.
+            ``log((1 + eps) / eps)``, 6.9 by default. 0 gives the logistic distribution itself
+            (to the resolution of float32: at most 17.3).
         generator: source of randomness; default: the global one of the device.
         device: where to draw; default: the generator's device, else the current default.
 
@@ -63,25 +65,27 @@ def logistic_noise(
         float32 tensor of ``shape``, whatever the default dtype.
 
     Raises:
-        ValueError: ``probability`` outside [0, 1], or ``eps`` negative.
+        ValueError: ``probability`` outside [0, 1], or ``eps`` negative or not finite.
     """
     check_probability(probability)
-    if eps < 0:
-        raise ValueError(f"eps must be >= 0, got {eps!r}")
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be a finite number >= 0, got {eps!r}")
     if device is None and generator is not None:
         device = generator.device
-    uniform = torch.rand(shape, dtype=torch.float32, generator=generator, device=device)
-    if probability == 0.0:
-        return uniform.zero_()
-    masked = None
+    if probability < 2.0**-31:  # finer than the draw below
+        return torch.zeros(shape, dtype=torch.float32, device=device)
+    count = math.prod(shape)
+    # Two 32-bit samples from each 64-bit draw: a third of the time of torch.rand on CPU.
+    bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=device)
+    bits.random_(-(2**63), None, generator=generator)
+    v = bits.view(torch.int32)[:count].float().mul_(2.0**-31)  # uniform on [-1, 1]
     if probability < 1.0:
-        # U given U < p is uniform on (0, p): one draw serves the mask and the noise.
-        masked = uniform >= probability
-        uniform.div_(probability)
-    # torch.rand can return 0 (never 1); the clamp keeps log 0 out when eps = 0.
-    uniform.clamp_(min=2.0**-25, max=1 - 2.0**-24)
-    noise = uniform.add(eps).div_(uniform.neg_().add_(1 + eps)).log_()
-    return noise if masked is None else noise.masked_fill_(masked, 0.0)
+        # |v| <= p has probability p, and there v / p is uniform again: one draw serves both.
+        v.sub_(hardshrink(v, probability))
+    # With U = (1 + v / p) / 2: log(U + eps) - log(1 - U + eps) = 2 atanh(v / (p (1 + 2 eps))).
+    v.mul_(1 / (probability * (1 + 2 * eps)))
+    v.clamp_(min=-1 + 2.0**-24, max=1 - 2.0**-24)  # keeps atanh finite where eps = 0
+    return v.atanh_().mul_(2).view(shape)
 
 
 def sigmoid_gate(a: Tensor) -> Tensor:

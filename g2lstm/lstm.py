@@ -116,9 +116,8 @@ class G2LSTM(nn.LSTM):
         return run_layers(self, input, hx)
 
     def _choose_backend(self) -> str:
-        noisy = self.training and self.gate == "gumbel" and self.noise_probability > 0
         plain = self.gate == "sigmoid" or (self.gate == "gumbel" and not self.training)
-        native = plain and not noisy and not (self.training and self.weight_dropout > 0)
+        native = plain and not (self.training and self.weight_dropout > 0)
         if self.backend == "native" and not native:
             mode = "training" if self.training else "evaluation"
             raise BackendError(
@@ -127,8 +126,9 @@ class G2LSTM(nn.LSTM):
             )
         if self.backend != "auto":
             return self.backend
-        cuda = self.weight_hh_l0.is_cuda
-        return "native" if native and (cuda or not self.training) else "fused"
+        # Under autocast the kernel of torch.nn.LSTM would keep the states in half precision.
+        autocast = torch.is_autocast_enabled(self.weight_hh_l0.device.type)
+        return "native" if native and not (self.training and autocast) else "fused"
 
 
 def run_layers(
@@ -148,8 +148,11 @@ def run_layers(
     Returns:
         As `G2LSTM.forward`.
     """
+    if lstm.proj_size > 0:
+        raise ValueError(f"LSTM: proj_size={lstm.proj_size} is not supported, only 0")
     packed = input if isinstance(input, PackedSequence) else None
     if packed is not None:
+        lstm.check_input(packed.data, packed.batch_sizes)
         in_order = PackedSequence(packed.data, packed.batch_sizes)  # longest first
         x, lengths = pad_packed_sequence(in_order)  # [T, B, D]
         batch_sizes = packed.batch_sizes.tolist()
@@ -161,6 +164,7 @@ def run_layers(
             raise ValueError(f"LSTM: expected input of 2 or 3 dimensions, got {input.dim()}")
         batched = input.dim() == 3
         x = input if batched else input.unsqueeze(0 if lstm.batch_first else 1)
+        lstm.check_input(x, None)
         x = x.transpose(0, 1) if lstm.batch_first else x
         if hx is not None:
             expected = 3 if batched else 2
@@ -169,13 +173,13 @@ def run_layers(
                 raise RuntimeError(f"LSTM: expected {expected}-D hidden states, got {shapes}")
             if not batched:
                 hx = tuple(state.unsqueeze(1) for state in hx)
-        if x.shape[0] == 0:
-            raise RuntimeError("LSTM: expected a sequence of at least one step, got 0")
     directions = 2 if lstm.bidirectional else 1
     if hx is None:
         shape = (lstm.num_layers * directions, x.shape[1], lstm.hidden_size)
-        hx = (x.new_zeros(shape), x.new_zeros(shape))
+        hx = (lstm.weight_hh_l0.new_zeros(shape), lstm.weight_hh_l0.new_zeros(shape))
     lstm.check_forward_args(x.transpose(0, 1) if lstm.batch_first else x, hx, None)
+    if x.shape[0] == 0:
+        raise RuntimeError("LSTM: expected a sequence of at least one step, got 0")
 
     h_n, c_n = [], []
     for layer in range(lstm.num_layers):
@@ -191,7 +195,11 @@ def run_layers(
             c_n.append(c)
         x = torch.cat(outputs, dim=2) if directions == 2 else outputs[0]
         if lstm.dropout > 0 and lstm.training and layer < lstm.num_layers - 1:
-            x = dropout(x, lstm.dropout)
+            if packed is None:
+                x = dropout(x, lstm.dropout)
+            else:  # on the packed data, as in torch.nn.LSTM: the same seed gives the same mask
+                data = dropout(pack_padded_sequence(x, lengths).data, lstm.dropout)
+                x, _ = pad_packed_sequence(PackedSequence(data, packed.batch_sizes))
     state = (torch.stack(h_n), torch.stack(c_n))
 
     if packed is not None:

@@ -16,8 +16,10 @@ Returns:
     output [T, B, H] (0 after the end of a sequence), h_n [B, H], c_n [B, H], and the values of the
     input and forget gates [T, B, 2H] (0 after the end), which carry no gradient in the fast one.
 
-Under autocast, or for half-precision input, products are in the half type; states, gates and
-everything returned are float32.
+Half precision: under autocast the products are in the half type, states and gates in float32, and
+so is everything returned; with half-precision weights the products are in the half type too (in the
+loop: in float32), states and gates are kept in float32, and output, h_n and c_n are returned in the
+half type.
 """
 
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 Recurrence = tuple[Tensor, Tensor, Tensor, Tensor]
+HALF = (torch.bfloat16, torch.float16)
 
 
 def reference_recurrence(
@@ -43,11 +46,14 @@ def reference_recurrence(
 ) -> Recurrence:
     """Plain loop over time, written as the paper's equations; see the module for shapes."""
     steps, batch, _ = x.shape
-    h, c = h0, c0
+    weight_dtype = weight_hh.dtype
+    if weight_dtype in HALF:
+        x, weight_ih, weight_hh = x.float(), weight_ih.float(), weight_hh.float()
+    h, c = h0.to(weight_hh.dtype), c0.to(weight_hh.dtype)
     outputs, gates = [], []
     for t in range(steps):
         n = batch if batch_sizes is None else batch_sizes[t]
-        a = x[t, :n] @ weight_ih.T + h[:n] @ weight_hh.T
+        a = (x[t, :n] @ weight_ih.T + h[:n] @ weight_hh.T).to(h.dtype)
         if bias_ih is not None:
             a = a + bias_ih + bias_hh
         a_i, a_f, a_g, a_o = a.chunk(4, dim=1)  # [n, H] each
@@ -64,7 +70,8 @@ def reference_recurrence(
         outputs.append(torch.nn.functional.pad(h_new, padding))
         gates.append(torch.nn.functional.pad(torch.cat([i, f], dim=1), padding))
         h, c = torch.cat([h_new, h[n:]]), torch.cat([c_new, c[n:]])
-    return torch.stack(outputs), h, c, torch.stack(gates)
+    output, h, c = (state.to(weight_dtype) for state in (torch.stack(outputs), h, c))
+    return output, h, c, torch.stack(gates)
 
 
 def fused_recurrence(
@@ -79,7 +86,7 @@ def fused_recurrence(
     temperature: float = 1.0,
     batch_sizes: Sequence[int] | None = None,
 ) -> Recurrence:
-    """Hand-written forward and backward pass; equals `reference_recurrence`, once differentiable."""
+    """Hand-written forward and backward; equals `reference_recurrence`, once differentiable."""
     bias = None if bias_ih is None else bias_ih + bias_hh
     device = x.device.type
     product_dtype = x.dtype
@@ -87,7 +94,11 @@ def fused_recurrence(
         product_dtype = torch.get_autocast_dtype(device)
     arguments = (x, h0, c0, weight_ih, weight_hh, bias, noise)
     with torch.autocast(device, enabled=False):
-        return _FusedRecurrence.apply(*arguments, temperature, batch_sizes, product_dtype)
+        output, h_n, c_n, gates = _FusedRecurrence.apply(
+            *arguments, temperature, batch_sizes, product_dtype
+        )
+    dtype = weight_hh.dtype
+    return output.to(dtype), h_n.to(dtype), c_n.to(dtype), gates
 
 
 class _FusedRecurrence(torch.autograd.Function):
@@ -97,7 +108,7 @@ class _FusedRecurrence(torch.autograd.Function):
     ):
         steps, batch, input_size = x.shape
         hidden = weight_hh.shape[1]
-        half = product_dtype in (torch.bfloat16, torch.float16)
+        half = product_dtype in HALF
         dtype = torch.float32 if half else x.dtype  # of states and gates
         sizes = [batch] * steps if batch_sizes is None else list(batch_sizes)
 
@@ -134,7 +145,7 @@ class _FusedRecurrence(torch.autograd.Function):
             if half:
                 z_t.add_(h.to(product_dtype) @ recurrent)
             else:
-                torch.addmm(z_t, h, recurrent, out=z_t)
+                z_t.addmm_(h, recurrent)
             i, f, g, o = z_t.sigmoid_().view(n, 4, hidden).unbind(1)
             g.mul_(2).sub_(1)
             torch.mul(f, c, out=c_t).addcmul_(i, g)

@@ -1,0 +1,286 @@
+"""The fast recurrence against the readable loop, the loop against torch's cell and the gates."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from g2lstm.gates import gumbel_gate, logistic_noise
+from g2lstm.recurrence import fused_recurrence, reference_recurrence
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+BACKENDS = {"reference": reference_recurrence, "fused": fused_recurrence}
+
+
+def make(
+    steps,
+    batch,
+    inputs,
+    hidden,
+    *,
+    bias=True,
+    noise=True,
+    seed=0,
+    dtype=torch.float64,
+    device="cpu",
+):
+    """Leaf tensors in the order of the functions' arguments, noise last."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        value = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return value.to(device, dtype).requires_grad_()
+
+    biases = (draw(4 * hidden), draw(4 * hidden)) if bias else (None, None)
+    return (
+        draw(steps, batch, inputs),
+        draw(batch, hidden),
+        draw(batch, hidden),
+        draw(4 * hidden, inputs),
+        draw(4 * hidden, hidden),
+        *biases,
+        draw(steps, batch, 2 * hidden).detach() if noise else None,
+    )
+
+
+def results_and_gradients(recurrence, tensors, temperature=0.9, batch_sizes=None):
+    """Everything the function returns, and the gradients of a function of all of it."""
+    leaves = [t for t in tensors if t is not None and t.requires_grad]
+    output, h, c, gates = recurrence(*tensors, temperature, batch_sizes)
+    weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
+    loss = (output * weights.view_as(output)).sum() + (h * h).sum() + (c * 0.3).sin().sum()
+    return [output, h, c, gates.detach()], torch.autograd.grad(loss, leaves)
+
+
+def assert_same(one, other, tolerance=1e-10):
+    for values in zip(one, other, strict=True):
+        for a, b in zip(*values, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+def test_equals_lstm_cell(recurrence):
+    tensors = make(5, 3, 4, 6, noise=False)
+
+    def cells(x, h, c, *rest):
+        outputs = []
+        for x_t in x:
+            h, c = torch.lstm_cell(x_t, (h, c), *rest[:4])
+            outputs.append(h)
+        return torch.stack(outputs), h, c, h
+
+    values, gradients = results_and_gradients(recurrence, tensors, 1.0)
+    expected, expected_gradients = results_and_gradients(cells, tensors, 1.0)
+    assert_same((values[:3], gradients), (expected[:3], expected_gradients))
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+def test_equals_the_papers_equations(recurrence):
+    """One sequence, scalar arithmetic in plain Python with the gates of gates.py."""
+    tensors = make(4, 1, 3, 2)
+    x, h0, c0, w_ih, w_hh, b_ih, b_hh, noise = [tensor.detach() for tensor in tensors]
+    h, c, tau = h0[0], c0[0], 0.7
+    outputs, gates = [], []
+    for t in range(4):
+        a = [w_ih[k] @ x[t, 0] + w_hh[k] @ h + b_ih[k] + b_hh[k] for k in range(8)]
+        i = [gumbel_gate(a[k], tau, noise[t, 0, k]) for k in (0, 1)]
+        f = [gumbel_gate(a[k], tau, noise[t, 0, k]) for k in (2, 3)]
+        g, o = torch.tanh(torch.stack(a[4:6])), torch.sigmoid(torch.stack(a[6:8]))
+        c = torch.stack(f) * c + torch.stack(i) * g
+        h = o * torch.tanh(c)
+        outputs.append(h)
+        gates.append(torch.stack(i + f))
+    expected = [torch.stack(outputs)[:, None], h[None], c[None], torch.stack(gates)[:, None]]
+    for value, wanted in zip(recurrence(*tensors, tau), expected, strict=True):
+        torch.testing.assert_close(value, wanted, rtol=0, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=7),
+    packed=st.booleans(),
+    inputs=st.integers(1, 4),
+    hidden=st.integers(1, 5),
+    bias=st.booleans(),
+    noise=st.booleans(),
+    temperature=st.floats(0.05, 3),
+    seed=st.integers(0, 1000),
+    device=st.sampled_from(DEVICES),
+)
+def test_fused_equals_reference(
+    sizes, packed, inputs, hidden, bias, noise, temperature, seed, device
+):
+    sizes = sorted(sizes, reverse=True)
+    tensors = make(
+        len(sizes), sizes[0], inputs, hidden, bias=bias, noise=noise, seed=seed, device=device
+    )
+    batch_sizes = sizes if packed else None
+    assert_same(
+        results_and_gradients(fused_recurrence, tensors, temperature, batch_sizes),
+        results_and_gradients(reference_recurrence, tensors, temperature, batch_sizes),
+    )
+
+
+@pytest.mark.parametrize("batch_sizes", [None, [3, 2, 2, 1]])
+@pytest.mark.parametrize("bias", [True, False])
+def test_fused_gradients_are_numerically_right(batch_sizes, bias):
+    *tensors, noise = make(4, 3, 2, 2, bias=bias)
+    leaves = [tensor for tensor in tensors if tensor is not None]
+
+    def run(*leaves):
+        biases = leaves[5:] or (None, None)
+        return fused_recurrence(*leaves[:5], *biases, noise, 0.6, batch_sizes)[:3]
+
+    assert torch.autograd.gradcheck(run, leaves)
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+def test_ended_sequences_keep_their_state_and_give_zeros(recurrence):
+    tensors = make(4, 3, 2, 2)
+    output, h, c, gates = recurrence(*tensors, 0.9, [3, 2, 2, 1])
+    for b, length in enumerate([4, 3, 1]):
+        alone = [t[:, b : b + 1] if t.dim() == 3 else t for t in tensors]
+        alone[1], alone[2] = tensors[1][b : b + 1], tensors[2][b : b + 1]
+        alone[0], alone[7] = alone[0][:length], alone[7][:length]
+        expected = recurrence(*alone, 0.9)
+        torch.testing.assert_close(output[:length, b : b + 1], expected[0])
+        torch.testing.assert_close(gates[:length, b : b + 1], expected[3])
+        torch.testing.assert_close((h[b], c[b]), (expected[1][0], expected[2][0]))
+        assert not output[length:, b].any()
+        assert not gates[length:, b].any()
+
+
+def test_gradients_of_a_part_of_the_results():
+    tensors = make(4, 3, 2, 2)
+    leaves = tensors[:7]
+    for part in range(3):
+        fused, reference = (
+            torch.autograd.grad(recurrence(*tensors, 0.9)[part].sum(), leaves, allow_unused=True)
+            for recurrence in (fused_recurrence, reference_recurrence)
+        )
+        for a, b in zip(fused, reference, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+def test_gradients_of_some_of_the_arguments():
+    """Arguments without gradient, as the input of a first layer, get none and change no other."""
+    tensors = make(4, 3, 2, 2)
+    *_, gradients = results_and_gradients(fused_recurrence, tensors)
+    for free in range(7):
+        some = [t if k == free or t is None else t.detach() for k, t in enumerate(tensors)]
+        *_, (gradient,) = results_and_gradients(fused_recurrence, some)
+        torch.testing.assert_close(gradient, gradients[free])
+
+
+def test_fused_is_once_differentiable():
+    x, *rest = make(3, 2, 2, 2)
+    (gradient,) = torch.autograd.grad(
+        fused_recurrence(x, *rest)[0].pow(2).sum(), x, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_fused_gates_carry_no_gradient():
+    gates = fused_recurrence(*make(3, 2, 2, 2))[3]
+    assert not gates.requires_grad
+
+
+def test_a_result_changed_in_place_is_noticed():
+    output, *_ = fused_recurrence(*make(3, 2, 2, 2))
+    with torch.no_grad():
+        output.mul_(2)
+    with pytest.raises(RuntimeError, match="inplace"):
+        output.sum().backward()
+
+
+def test_fused_changes_none_of_its_arguments():
+    tensors = make(4, 3, 2, 2)
+    before = [t.detach().clone() for t in tensors]
+    results_and_gradients(fused_recurrence, tensors, 0.5, [3, 2, 2, 1])
+    for now, then in zip(tensors, before, strict=True):
+        assert torch.equal(now, then)
+
+
+def test_arguments_need_not_be_contiguous():
+    tensors = make(4, 3, 2, 2)
+    strange = []
+    for t in tensors:
+        wide = torch.stack([t.detach(), torch.zeros_like(t)], dim=-1)
+        strange.append(wide[..., 0].transpose(0, -1).contiguous().transpose(0, -1))
+    assert not strange[0].is_contiguous()
+    strange = [t.requires_grad_(old.requires_grad) for t, old in zip(strange, tensors, strict=True)]
+    assert_same(
+        results_and_gradients(fused_recurrence, strange),
+        results_and_gradients(fused_recurrence, tensors),
+    )
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("device", DEVICES)
+def test_autocast_is_near_float32(recurrence, bias, device):
+    tensors = [
+        t if t is None else (t.detach() * 0.5).requires_grad_(t.requires_grad)
+        for t in make(6, 4, 8, 16, bias=bias, dtype=torch.float32, device=device)
+    ]
+    exact, exact_gradients = results_and_gradients(recurrence, tensors)
+    with torch.autocast(device, torch.bfloat16):
+        near = recurrence(*tensors, 0.9)
+    assert all(value.dtype == torch.float32 for value in near)
+    for a, b in zip(near, exact, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0.05)
+    assert not torch.equal(near[0], exact[0])  # the products were in bfloat16
+
+    def under_autocast(*arguments):
+        with torch.autocast(device, torch.bfloat16):
+            return recurrence(*arguments)
+
+    _, gradients = results_and_gradients(under_autocast, tensors)
+    for a, b in zip(gradients, exact_gradients, strict=True):
+        assert a.dtype == torch.float32
+        assert (a - b).norm() < 0.05 * b.norm()
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights(recurrence, dtype):
+    tensors = make(6, 4, 8, 16, dtype=dtype)
+    noise = logistic_noise((6, 4, 32), 0.5, generator=torch.Generator().manual_seed(0))
+    tensors = (*tensors[:7], noise)
+    double = [t.detach().double().requires_grad_(t.requires_grad) for t in tensors]
+    exact, exact_gradients = results_and_gradients(reference_recurrence, double)
+    values, gradients = results_and_gradients(recurrence, tensors)
+    assert [value.dtype for value in values] == [dtype] * 3 + [torch.float32]
+    for a, b in zip(values, exact, strict=True):
+        assert (a - b).norm() < 0.05 * b.norm()
+    for a, b in zip(gradients, exact_gradients, strict=True):
+        assert a.dtype == dtype
+        assert (a - b).norm() < 0.1 * b.norm()
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+def test_half_precision_input_under_autocast(recurrence):
+    """The usual case inside a model: the layer before gave bfloat16, the weights are float32."""
+    x, *rest = make(6, 4, 8, 16, dtype=torch.float32)
+    half = x.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        output, h, c, gates = recurrence(half, *rest)
+    assert {value.dtype for value in (output, h, c, gates)} == {torch.float32}
+    output.sum().backward()
+    assert half.grad.dtype == torch.bfloat16
+    assert rest[2].grad.dtype == torch.float32
+
+
+def test_noise_in_float32_serves_double_weights():
+    *tensors, noise = make(4, 3, 2, 2)
+    assert_same(
+        results_and_gradients(fused_recurrence, (*tensors, noise.float())),
+        results_and_gradients(reference_recurrence, (*tensors, noise.float().double())),
+    )
+
+
+@pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
+def test_empty_batch(recurrence):
+    output, h, c, gates = recurrence(*make(3, 0, 2, 4))
+    assert [v.shape for v in (output, h, c, gates)] == [(3, 0, 4), (0, 4), (0, 4), (3, 0, 8)]
