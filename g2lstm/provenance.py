@@ -1,0 +1,82 @@
+"""Where a result comes from: commit, versions, hardware, command, time."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGE = Path(__file__).resolve().parent
+LIBRARIES = ("torch", "numpy", "pandas", "safetensors", "datasets")
+
+
+def provenance(command: str, **details: Any) -> dict[str, Any]:
+    """Commit, versions, hardware and time of now, with ``command`` and ``details`` (JSON values).
+
+    ``commit`` is None outside a git checkout; ``modified`` says whether the package or a notebook
+    differed from the commit.
+    """
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            versions[library] = None
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", "g2lstm", "notebooks/*.ipynb", "Snakefile")
+    return {
+        "command": command,
+        "commit": commit,
+        "modified": None if commit is None else bool(changes),
+        "versions": versions,
+        "hardware": hardware(),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        **details,
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, threads torch uses, and GPU (None: no GPU)."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def code_checksum(modules: tuple[str, ...]) -> str:
+    """sha256 over the source of ``modules`` of this package, in the order given."""
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update((PACKAGE / f"{module}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=PACKAGE.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
