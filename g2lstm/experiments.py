@@ -246,24 +246,28 @@ def build_model(
         return LanguageModel(vocabulary_size, **configuration.model, **gate)
 
 
-def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> None:
+def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """Refuse unknown notebook parameters; to be called right after the parameters cell.
 
     papermill passes a misspelt parameter on with a warning only. Here every name in ``namespace``
     (the notebook's ``globals()``) that holds plain data counts as a parameter.
 
+    Returns:
+        The known parameters with their values.
+
     Raises:
         ParameterError: names the unknown parameter and the nearest known one.
     """
-    known = set(known)
+    known = list(known)
     plain = (str, int, float, bool, list, tuple, dict, type(None))
     ignored = {"In", "Out"}
     for name, value in namespace.items():
-        if name.startswith("_") or name in ignored | known or not isinstance(value, plain):
+        if name.startswith("_") or name in {*ignored, *known} or not isinstance(value, plain):
             continue
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ParameterError(f"unknown parameter {name!r}{hint} Known: {', '.join(sorted(known))}")
+    return {name: namespace[name] for name in known}
 
 
 def _apply_overrides(
