@@ -22,7 +22,7 @@ loop: in float32), states and gates are kept in float32, and output, h_n and c_n
 half type.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ from torch.autograd.function import once_differentiable
 
 Recurrence = tuple[Tensor, Tensor, Tensor, Tensor]
 HALF = (torch.bfloat16, torch.float16)
+import os
+
+PACK_FROM = 2 ** int(os.environ.get("PF", "22"))
 
 
 def reference_recurrence(
@@ -108,49 +111,39 @@ class _FusedRecurrence(torch.autograd.Function):
     ):
         steps, batch, input_size = x.shape
         hidden = weight_hh.shape[1]
-        half = product_dtype in HALF
-        dtype = torch.float32 if half else x.dtype  # of states and gates
+        dtype = torch.float32 if product_dtype in HALF else x.dtype  # of states and gates
         sizes = [batch] * steps if batch_sizes is None else list(batch_sizes)
 
-        # tanh z = 2 sigmoid(2 z) - 1: with g's rows doubled one sigmoid serves all four gates.
-        scale = torch.ones(4, hidden, dtype=dtype, device=x.device)
-        scale[:2] /= temperature
-        scale[2] *= 2
-        scale = scale.view(-1)
-        flat = x.reshape(-1, input_size).to(product_dtype)
-        projection = (weight_ih * scale[:, None]).to(product_dtype)
-        if bias is None:
+        # Everything that does not depend on h, for all steps at once.
+        flat, projection = x.reshape(-1, input_size).to(product_dtype), weight_ih.to(product_dtype)
+        if bias is None or product_dtype != dtype:
             z = (flat @ projection.T).to(dtype)
-        elif half:
-            z = (flat @ projection.T).to(dtype).add_(bias * scale)
+            if bias is not None:
+                z += bias
         else:
-            z = torch.addmm(bias * scale, flat, projection.T)
+            z = torch.addmm(bias, flat, projection.T)
         z = z.view(steps, batch, 4 * hidden)
         if noise is not None:
-            z[:, :, : 2 * hidden].add_(noise, alpha=1 / temperature)
-        # Contiguous after the transpose: the thin product is up to twice as fast.
-        recurrent = (weight_hh * scale[:, None]).T.to(product_dtype).contiguous()  # [H, 4H]
+            z[:, :, : 2 * hidden] += noise
 
         new = torch.empty if batch_sizes is None else torch.zeros
         output = new(steps, batch, hidden, dtype=dtype, device=x.device)
         cells = new(steps, batch, hidden, dtype=dtype, device=x.device)
-        tanh_cells = new(steps, batch, hidden, dtype=dtype, device=x.device)
         h, c = h0.to(dtype), c0.to(dtype)
-        h_n, c_n = (h, c) if batch_sizes is None else (h.clone(), c.clone())
-        views = zip(z, output, cells, tanh_cells, sizes, strict=True)
-        for z_t, h_t, c_t, tanh_c, n in views:
+        h_n, c_n = h.clone(), c.clone()
+        recurrent_product = _thin_product(weight_hh.to(product_dtype), batch)
+        for z_t, h_t, c_t, n in zip(z, output, cells, sizes, strict=True):
             if n < batch:
-                z_t, h_t, c_t, tanh_c = z_t[:n], h_t[:n], c_t[:n], tanh_c[:n]
-                h, c = h[:n], c[:n]
-            if half:
-                z_t.add_(h.to(product_dtype) @ recurrent)
-            else:
-                z_t.addmm_(h, recurrent)
-            i, f, g, o = z_t.sigmoid_().view(n, 4, hidden).unbind(1)
-            g.mul_(2).sub_(1)
+                z_t, h_t, c_t, h, c = z_t[:n], h_t[:n], c_t[:n], h[:n], c[:n]
+            z_t += recurrent_product(h.to(product_dtype))
+            binary, g, o = z_t.split([2 * hidden, hidden, hidden], dim=1)
+            if temperature != 1.0:
+                binary.mul_(1 / temperature)
+            i, f = binary.sigmoid_().chunk(2, dim=1)
+            g.tanh_()
+            o.sigmoid_()
             torch.mul(f, c, out=c_t).addcmul_(i, g)
-            torch.tanh(c_t, out=tanh_c)
-            torch.mul(o, tanh_c, out=h_t)
+            torch.tanh(c_t, out=h_t).mul_(o)
             h, c = h_t, c_t
             if batch_sizes is not None:
                 h_n[:n], c_n[:n] = h, c
@@ -161,7 +154,7 @@ class _FusedRecurrence(torch.autograd.Function):
             z.masked_fill_(ended.to(x.device)[:, :, None], 0.0)
         gates = z[:, :, : 2 * hidden]
         ctx.mark_non_differentiable(gates)
-        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, z, output, cells, tanh_cells)
+        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, z, output, cells)
         ctx.bias, ctx.temperature, ctx.sizes = bias is not None, temperature, sizes
         ctx.product_dtype = product_dtype
         return output, h_n, c_n, gates
@@ -169,54 +162,43 @@ class _FusedRecurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output, grad_h_n, grad_c_n, _):
-        x, h0, c0, weight_ih, weight_hh, z, output, cells, tanh_cells = ctx.saved_tensors
+        x, h0, c0, weight_ih, weight_hh, z, output, cells = ctx.saved_tensors
         steps, batch, hidden = output.shape
         product_dtype, dtype = ctx.product_dtype, output.dtype
-        half = product_dtype != dtype
 
         # All local derivatives of the sequence at once; only dh and dc remain for the loop.
-        gates = z.view(steps, batch, 4, hidden)
-        i, f, g, o = gates.unbind(2)
-        previous_cells = torch.cat([c0[None].to(dtype), cells[:-1]])
-        local = torch.empty_like(gates)
+        # They are 0 where a sequence has ended, as the gates are 0 there.
+        i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
+        local = torch.empty(steps, batch, 4, hidden, dtype=dtype, device=x.device)
         d_i, d_f, d_g, d_o = local.unbind(2)
-        torch.sub(1, gates[:, :, :2], out=local[:, :, :2])
-        local[:, :, :2].mul_(gates[:, :, :2])
-        d_i.mul_(g)
-        d_f.mul_(previous_cells)
+        sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+        tanh_backward = torch.ops.aten.tanh_backward.grad_input
+        tanh_cells = torch.tanh(cells)
+        sigmoid_backward(g, i, grad_input=d_i)  # dc/da_i = g i (1 - i)
+        sigmoid_backward(c0.to(dtype), f[0], grad_input=d_f[0])
+        sigmoid_backward(cells[:-1], f[1:], grad_input=d_f[1:])
+        tanh_backward(i, g, grad_input=d_g)
+        sigmoid_backward(tanh_cells, o, grad_input=d_o)
+        d_cell = tanh_backward(o, tanh_cells, grad_input=tanh_cells)  # dh/dc
         if ctx.temperature != 1.0:
-            local[:, :, :2].div_(ctx.temperature)
-        torch.addcmul(i, i * g, g, value=-1, out=d_g)
-        torch.mul(o, tanh_cells, out=d_o)
-        d_cell = torch.addcmul(o, d_o, tanh_cells, value=-1)  # d h' / d c' = o (1 - tanh^2 c')
-        d_o.addcmul_(d_o, o, value=-1)
+            local[:, :, :2].mul_(1 / ctx.temperature)
 
-        recurrent = weight_hh.to(product_dtype)
         dh, dc = grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True)
-        views = zip(
-            grad_output.unbind(0),
-            local.unbind(0),
-            d_cell.unbind(0),
-            f.unbind(0),
-            ctx.sizes,
-            strict=True,
-        )
+        recurrent_product = _thin_product(weight_hh.to(product_dtype).T, batch)
+        views = zip(grad_output, local, d_cell, f, ctx.sizes, strict=True)
         for grad_t, da, d_cell_t, f_t, n in reversed(list(views)):
             dh_t, dc_t = dh, dc
             if n < batch:
                 grad_t, da, d_cell_t, f_t = grad_t[:n], da[:n], d_cell_t[:n], f_t[:n]
                 dh_t, dc_t = dh[:n], dc[:n]
-            dh_t.add_(grad_t)
+            dh_t += grad_t
             dc_t.addcmul_(dh_t, d_cell_t)
-            da[:, :3].mul_(dc_t[:, None])
-            da[:, 3].mul_(dh_t)
-            dc_t.mul_(f_t)
-            da = da.view(n, 4 * hidden)
-            if half:
-                dh_t.copy_(da.to(product_dtype) @ recurrent)
-            else:
-                torch.mm(da, recurrent, out=dh_t)
-        da = local.view(-1, 4 * hidden)  # 0 where a sequence has ended, as its gates are 0 there
+            da[:, :3] *= dc_t[:, None]
+            da[:, 3] *= dh_t
+            dc_t *= f_t
+            dh_t.copy_(recurrent_product(da.view(n, 4 * hidden).to(product_dtype)))
+
+        da = local.view(-1, 4 * hidden)
         grad_bias = da.sum(0) if ctx.bias else None
         da = da.to(product_dtype)
         grad_x = grad_weight_ih = grad_weight_hh = None
@@ -233,3 +215,16 @@ class _FusedRecurrence(torch.autograd.Function):
             grad_x, grad_h0, grad_c0, grad_weight_ih, grad_weight_hh, grad_bias,
             None, None, None, None, None,
         )  # fmt: skip
+
+
+def _thin_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """Return ``x -> x @ weight.T`` for many x of about ``rows`` rows; weight [N, K]."""
+    onednn = torch.ops.mkldnn
+    if weight.device.type == "cpu" and hasattr(onednn, "_reorder_linear_weight"):
+        big = weight.dtype == torch.float32 and weight.numel() >= PACK_FROM
+        half = weight.dtype == torch.bfloat16 and onednn._is_mkldnn_bf16_supported()
+        if big or half:
+            packed = onednn._reorder_linear_weight(weight, rows)
+            return lambda x: onednn._linear_pointwise(x, packed, None, "none", [], "")
+    weight = weight.T.contiguous()  # the thin product is up to twice as fast
+    return lambda x: x @ weight
