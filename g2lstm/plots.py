@@ -1,10 +1,11 @@
 """Figures and tables: one look for all notebooks, saved with what they were made from.
 
 Every plot function takes tidy frames or arrays and returns a new `matplotlib.figure.Figure` that
-pyplot does not know: in a notebook the last expression of a cell shows it once, in a script nothing
-opens and nothing has to be closed. Call `use_style` once before.
+pyplot does not know: a notebook shows it once, as the last expression of a cell, and in a script
+nothing opens and nothing has to be closed. Call `use_style` once before.
 """
 
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 from matplotlib import style, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from tabulate import tabulate
 
 from g2lstm.files import replacing, write_json, write_text
 
@@ -33,16 +35,13 @@ def use_style() -> None:
     """Set matplotlib's style for this process: white grid, readable fonts, no frame."""
     style.use("seaborn-v0_8-whitegrid")
     matplotlib.rcParams["font.family"] = "DejaVu Sans"  # comes with matplotlib: the same everywhere
-    for size, names in {
-        11: ("font.size", "axes.titlesize", "axes.labelsize"),
-        10: ("xtick.labelsize", "ytick.labelsize", "legend.fontsize"),
-    }.items():
-        matplotlib.rcParams.update(dict.fromkeys(names, size))
+    matplotlib.rc("font", size=11)
+    matplotlib.rc("axes", titlesize="medium", labelsize="medium", edgecolor="0.4")
+    matplotlib.rc(("xtick", "ytick"), labelsize=10)
+    matplotlib.rc("legend", fontsize=10, frameon=False)
     matplotlib.rc("axes.spines", top=False, right=False)
-    matplotlib.rc("axes", edgecolor="0.4")
     matplotlib.rc("grid", color="0.9")
     matplotlib.rc("lines", linewidth=1.8, markersize=5)
-    matplotlib.rc("legend", frameon=False)
 
 
 def save_figure(figure: Figure, path: Path | str, provenance: Mapping[str, Any]) -> None:
@@ -77,7 +76,8 @@ def save_table(
     """
     json.dumps(provenance, allow_nan=False)  # raises before anything is written
     write_text(f"{path}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(f"{path}.md", frame.to_markdown(index=False, floatfmt=floatfmt) + "\n")
+    layout = {"headers": "keys", "showindex": False, "tablefmt": "pipe", "floatfmt": floatfmt}
+    write_text(f"{path}.md", tabulate(frame, **layout) + "\n")
     write_json(f"{path}.provenance.json", provenance)
 
 
@@ -98,7 +98,7 @@ def plot_gate_densities(frame: pd.DataFrame, *, limit: float = 4.0) -> Figure:
             axis.plot(line["value"], line["density"], color=colour, label=f"τ = {temperature:g}")
         axis.set(title=f"a = {a:g}", xlabel="gate value", ylim=(0, limit), **UNIT_INTERVAL)
     axes[0, 0].set_ylabel("density")
-    _legend_beside(figure, axes[0, 0])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
@@ -144,7 +144,7 @@ def plot_proposition(frame: pd.DataFrame, *, ylabel: str = "P(G ≥ 1 − ε)") 
         axis.plot(panel["a"], panel["probability"], label="sampled", **points)
         axis.set(title=f"τ = {temperature:g}", xlabel="pre-activation a", ylim=(-0.05, 1.05))
     axes[0, 0].set_ylabel(ylabel)
-    _legend_beside(figure, axes[0, 0])
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
@@ -208,9 +208,9 @@ def plot_gate_curves(
         axis.fill_between(line.index, line["min"], line["max"], **band)
     if log_y:
         axis.set_yscale("log")
-        low, high = frame[y].min(), frame[y].max()
-        wide = ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7))
-        axis.yaxis.set_major_locator(wide if high > 2 * low else ticker.MaxNLocator(6))
+        wide = frame[y].max() > 2 * frame[y].min()
+        some = ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)) if wide else ticker.MaxNLocator(6)
+        axis.yaxis.set_major_locator(some)
         axis.yaxis.set_minor_locator(ticker.NullLocator())
         axis.yaxis.set_major_formatter(ticker.ScalarFormatter())
     if pd.api.types.is_integer_dtype(frame[x]):
@@ -263,15 +263,20 @@ def plot_test_perplexity(
     return figure
 
 
+class _Figure(Figure):
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows; without it only one with `%matplotlib inline` would."""
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes of width x height inches each, with common scales."""
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure = _Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)  # or the "1" of a scale touches the next one's "0"
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     return figure, axes
-
-
-def _legend_beside(figure: Figure, axis: Axes) -> None:
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")
 
 
 def _draw_floor(axis: Axes, floor: float | None) -> None:

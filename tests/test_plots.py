@@ -291,3 +291,12 @@ def test_saved_table_keeps_every_digit_in_csv_and_reads_well_in_markdown(tmp_pat
     assert set("".join(cells[1])) <= set(":-")
     assert cells[2:] == [["LSTM", "33.33", "3"], ["G2-LSTM", "20.00", "3"]]
     assert json.loads((path.parent / "test-0.9.provenance.json").read_text()) == PROVENANCE
+
+
+def test_a_notebook_shows_a_figure_without_any_magic(runs):
+    from IPython.core.formatters import DisplayFormatter
+
+    figure = plots.plot_learning_curves(runs)
+    shown, _ = DisplayFormatter().format(figure)
+    with Image.open(io.BytesIO(shown["image/png"])) as image:
+        assert image.size == (620, 380)
