@@ -109,13 +109,14 @@ class G2LSTM(nn.LSTM):
         Returns:
             output [T, B, directions * H] (laid out as the input was), and the final (h, c).
         """
-        if self._choose_backend() == "native":
+        if self.choose_backend() == "native":
             if _is_single_step(self, input, hx):
                 return _single_step(self, input, hx)
             return super().forward(input, hx)
         return run_layers(self, input, hx)
 
-    def _choose_backend(self) -> str:
+    def choose_backend(self) -> str:
+        """Backend of the next call in the present mode; raises BackendError if it cannot serve."""
         plain = self.gate == "sigmoid" or (self.gate == "gumbel" and not self.training)
         native = plain and not (self.training and self.weight_dropout > 0)
         if self.backend == "native" and not native:
