@@ -1,0 +1,67 @@
+# Every target sets up .venv first, when it is missing or older than what defines it.
+PYTHON ?= python3.11
+PRESET ?= quick
+CORPUS ?=
+SEEDS ?=
+JOBS ?= 2
+
+SHELL := bash
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help reproduce test lab bench clean
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "make reproduce takes PRESET (now $(PRESET)), CORPUS and SEEDS (default: the preset's) and"
+	@echo "JOBS (now $(JOBS)), as in: make reproduce PRESET=small CORPUS=ptb SEEDS=\"1 2\""
+
+reproduce: $(INSTALLED) ## run the experiment grid of a preset, as far as it is not done yet
+	@$(RUN) snakemake --cores $(JOBS) --nolock --rerun-incomplete --keep-going --show-failed-logs \
+	    --max-checksum-file-size 1GB --quiet host \
+	    --config "preset=$(PRESET)" "corpus=$(CORPUS)" "seeds=$(SEEDS)" || \
+	    { echo "Not finished: see above, and logs/$(PRESET)/ for the failed notebooks. What is done is kept." >&2; \
+	    exit 1; }
+	@results="$${G2LSTM_RESULTS:-results}/$(PRESET)" && \
+	    echo "Done: look at $$results/tables, $$results/figures and $$results/notebooks"
+
+# The committed notebooks read copies of the committed run records, so results/ stays as it is.
+test: $(INSTALLED) ## lint, unit and property tests, and the committed notebooks against their outputs
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) pytest
+	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	    cp -R results/quick/runs "$$scratch/runs" && \
+	    export G2LSTM_RUNS="$$scratch/runs" G2LSTM_RESULTS="$$scratch/results" && \
+	    set -x && $(RUN) pytest --nbval-lax --nbval-current-env notebooks
+
+lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
+	@G2LSTM_RUNS="$${G2LSTM_RUNS:-$(CURDIR)/runs}" \
+	    G2LSTM_RESULTS="$${G2LSTM_RESULTS:-$(CURDIR)/results}" \
+	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
+	    --ServerApp.preferred_dir="$(CURDIR)/notebooks"
+
+bench: $(INSTALLED) ## measure the layer's speed against torch.nn.LSTM
+	@$(VENV)/bin/python benchmarks/layer.py
+
+clean: ## remove .venv, caches and logs; runs/ and results/ stay
+	rm -rf $(VENV) logs *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+# Where there is an NVIDIA GPU the pin of torch is left out: pip then takes the newest CUDA build.
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v "$(PYTHON)" > /dev/null || { \
+	    echo "$(PYTHON) is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
+	    exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
+	    exit 1; }
+	@echo "Setting up $(VENV) (some minutes, about 2 GB)"
+	@"$(PYTHON)" -m venv $(VENV)
+	@if nvidia-smi > /dev/null 2>&1; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi \
+	    > $(VENV)/constraints.txt
+	@$(RUN) pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt \
+	    --editable '.[all]'
+	@touch $@

@@ -1,0 +1,195 @@
+"""The grid as `make reproduce` runs it: what runs, and when again. The notebooks are stand-ins."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from g2lstm.gates import GATES
+from sources import MODULES, NOTEBOOKS, ROOT, own_imports, text
+
+# Stands in for a training run: a job that is killed after its first epoch goes on from there.
+TRAIN = """
+import json, os, time
+from g2lstm.experiments import configure, run_directory
+folder = run_directory(configure(preset=preset, corpus=corpus, gate=gate, seed=seed))
+assert gate != os.environ.get("FAIL"), "told to fail"
+resumed = (folder / "state").is_dir()
+(folder / "state").mkdir(parents=True, exist_ok=True)
+if os.environ.get("HANG") and not resumed:
+    time.sleep(60)
+(folder / "summary.json").write_text(json.dumps({"resumed": resumed}))
+"""
+STAND_INS = {
+    "00_gumbel_gates": ("save_figures = False", "assert save_figures"),
+    "01_language_model": ("preset = corpus = gate = seed = None", TRAIN),
+    "02_language_model_results": ("preset = corpus = seeds = None", "print(preset, corpus, seeds)"),
+}
+
+
+ALL_RULES = {
+    "gumbel_gates",
+    *(f"language_model_run_{gate}" for gate in GATES),
+    "language_model_results",
+}
+
+
+class Project:
+    """A copy of the project with stand-ins for its notebooks."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("Makefile", "Snakefile"):
+            shutil.copy(ROOT / name, folder)
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "g2lstm", folder / "g2lstm", ignore=ignored)
+        (folder / "notebooks").mkdir()
+        for name, (parameters, code) in STAND_INS.items():
+            cells = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+            metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
+            notebook = v4.new_notebook(cells=[*cells, v4.new_code_cell(code)], metadata=metadata)
+            nbformat.write(notebook, folder / f"notebooks/{name}.ipynb")
+        self.environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("G2LSTM_")
+        }
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            start_new_session=True,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def make(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Start `make reproduce` with the environment that runs the tests."""
+        venv = (f"VENV={sys.prefix}", f"--old-file={sys.prefix}/.installed")
+        return self.start("make", "reproduce", *venv, *arguments, **environment)
+
+    def planned(self, *pairs: str) -> list[str]:
+        """Messages of the jobs that would run now."""
+        snakemake = (sys.executable, "-m", "snakemake", "--nolock", "--dry-run", "--config", *pairs)
+        output, _ = (process := self.start(*snakemake)).communicate()
+        assert process.returncode == 0, output
+        return sorted(re.findall(r"^Job \d+: (.*)$", output, re.MULTILINE))
+
+    def summaries(self) -> dict[str, str]:
+        """Gate/seed -> content of summary.json."""
+        files = self.folder.glob("runs/language-model/grammar/quick/*/seed-*/summary.json")
+        return {
+            f"{file.parts[-3].split('_')[0]}/{file.parts[-2]}": file.read_text() for file in files
+        }
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A project whose `make reproduce` was killed with two jobs at work, and then went on."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    process = project.make("SEEDS=1", HANG="yes")
+    deadline = time.monotonic() + 300
+    while len(list(project.folder.glob("runs/**/state"))) < 2:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "two jobs at once"
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not project.summaries()
+    output, _ = (process := project.make("SEEDS=1")).communicate()
+    assert process.returncode == 0, output
+    assert "Done: look at results/quick/tables" in output
+    return project
+
+
+def test_goes_on_after_a_kill(done):
+    summaries = done.summaries()
+    assert summaries.keys() == {f"{gate}/seed-1" for gate in GATES}
+    assert list(summaries.values()).count('{"resumed": true}') == 2
+    assert {path.stem for path in done.folder.glob("results/quick/notebooks/*.ipynb")} == {
+        "00_gumbel_gates",
+        *(f"01_language_model_grammar_{gate}_seed-1" for gate in GATES),
+        "02_language_model_results_grammar",
+    }
+    results = done.folder / "results/quick/notebooks/02_language_model_results_grammar.ipynb"
+    (output,) = nbformat.read(results, as_version=4).cells[-1].outputs
+    assert output.text == "quick grammar [1]\n"
+
+
+def test_skips_what_is_done_even_if_touched(done):
+    (done.folder / "g2lstm/training.py").touch()
+    (done.folder / "notebooks/01_language_model.ipynb").touch()
+    output, _ = done.make("SEEDS=1").communicate()
+    assert "Nothing to be done" in output
+    assert "Done: look at results/quick/tables" in output
+
+
+def test_runs_what_is_missing(done):
+    summary = next(done.folder.glob("runs/**/sigmoid/seed-1/summary.json"))
+    content = summary.read_text()
+    summary.unlink()
+    assert done.planned("seeds=1 5") == [
+        "01_language_model: quick, grammar, gumbel, seed 5",
+        "01_language_model: quick, grammar, sharpened, seed 5",
+        "01_language_model: quick, grammar, sigmoid, seed 1",
+        "01_language_model: quick, grammar, sigmoid, seed 5",
+        "02_language_model_results: quick, grammar",
+    ]
+    summary.write_text(content)
+
+
+def test_reruns_what_a_change_of_the_package_touches(done):
+    module = done.folder / "g2lstm/training.py"
+    before = module.read_text()
+    module.write_text(before + "# changed\n")
+    assert len(done.planned("seeds=1")) == len(ALL_RULES)
+    module.write_text(before)
+
+
+def test_runs_everything_in_a_clone_that_holds_results_alone(done, tmp_path):
+    clone = Project(tmp_path)
+    shutil.copytree(done.folder / "results", tmp_path / "results")
+    assert len(clone.planned("seeds=1")) == len(ALL_RULES)
+
+
+def test_inputs_hold_all_that_the_notebooks_import(done):
+    snakemake = (sys.executable, "-m", "snakemake", "--nolock", "--detailed-summary")
+    output, _ = done.start(*snakemake, "--config", "seeds=1").communicate()
+    table = output[output.index("output_file") :].splitlines()
+    rows = [row for row in csv.DictReader(table, delimiter="\t") if row["plan"]]
+    assert {row["rule"] for row in rows} == ALL_RULES
+    needed, unread = set(), {name for path in NOTEBOOKS for name in own_imports(text(path))}
+    assert unread, "the notebooks import the package"
+    while unread:
+        needed |= unread
+        unread = {name for module in unread for name in own_imports(text(MODULES[module]))} - needed
+    for row in rows:
+        missing = {f"g2lstm/{name}.py" for name in needed} - set(row["input-file(s)"].split(","))
+        assert not missing, f"{row['rule']} does not name {missing}"
+
+
+def test_a_failed_job_stops_no_other_and_leaves_its_notebook(done):
+    output, _ = (process := done.make("SEEDS=2", FAIL="gumbel")).communicate()
+    assert process.returncode != 0
+    assert "told to fail" in output
+    assert "Not finished" in output
+    assert {"sigmoid/seed-2", "sharpened/seed-2"} <= done.summaries().keys()
+    partial = done.folder / "logs/quick/01_language_model_grammar_gumbel_seed-2.log.ipynb"
+    assert "told to fail" in partial.read_text()
+    assert not list(done.folder.glob("results/quick/notebooks/*gumbel_seed-2.ipynb"))
+
+
+def test_a_wrong_preset_is_refused(done):
+    output, _ = (process := done.make("PRESET=quik")).communicate()
+    assert process.returncode != 0
+    assert "preset must be one of quick, small, paper, got 'quik'" in output
