@@ -1,0 +1,233 @@
+"""Speed of G2LSTM on CPU, as ratios to torch.nn.LSTM measured side by side in one process.
+
+    python benchmarks/layer.py                       # threads as torch chooses
+    python benchmarks/layer.py --threads 1 2         # one table for both
+    python benchmarks/layer.py --quick               # a glance
+
+In every round each layer runs once, so that what else happens on the machine meets all of them; a
+ratio is taken within a round. The table holds the median over the rounds (least - most). Lower is
+better, 1 is as fast as torch.nn.LSTM.
+
+- training: forward pass, backward pass and all gradients, that of the input included; G2LSTM with
+  gate="gumbel", the drawing of the noise included. "bfloat16": the same under autocast. "authors'
+  loop": products and noise step by step with autograd through them, as in the code of the paper.
+- inference: the whole sequence in evaluation mode, without gradients.
+- single step: one step with a carried state, in evaluation mode, without gradients.
+
+Results go to layer.csv, layer.md and layer.provenance.json beside this file.
+"""
+
+import argparse
+import copy
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from g2lstm import G2LSTM
+from g2lstm.files import write_json, write_text
+from g2lstm.provenance import provenance
+
+SIZES = [(70, 20, 400, 1150), (35, 20, 650, 650), (25, 64, 256, 256), (35, 20, 200, 200)]
+SINGLE_STEPS = 20  # in one measurement
+BASE = "nn.LSTM"
+
+
+class AuthorsLoop(nn.LSTM):
+    """G2-LSTM in the manner of the authors' code: everything step by step, plain autograd."""
+
+    temperature, probability, eps = 0.9, 0.2, 1e-3
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        h = c = x.new_zeros(x.shape[1], self.hidden_size)
+        outputs = []
+        for x_t in x:
+            a = linear(h, self.weight_hh_l0, self.bias_hh_l0)
+            a = a + linear(x_t, self.weight_ih_l0, self.bias_ih_l0)
+            a_i, a_f, a_g, a_o = a.chunk(4, dim=1)
+            i, f = torch.sigmoid(self.noisy(a_i)), torch.sigmoid(self.noisy(a_f))
+            c = f * c + i * torch.tanh(a_g)
+            h = torch.sigmoid(a_o) * torch.tanh(c)
+            outputs.append(h)
+        return torch.stack(outputs), None
+
+    def noisy(self, a: Tensor) -> Tensor:
+        uniform = torch.rand_like(a)
+        noise = torch.log(uniform + self.eps) - torch.log(1 + self.eps - uniform)
+        return (a + noise * torch.empty_like(a).bernoulli_(self.probability)) / self.temperature
+
+
+def training(layer: nn.Module, x: Tensor, autocast: bool = False) -> None:
+    x.grad = None
+    layer.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = layer(x)[0]
+    output.backward(torch.ones_like(output))
+
+
+def inference(layer: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        layer(x)
+
+
+def single_steps(layer: nn.Module, x: Tensor) -> None:
+    with torch.no_grad():
+        _, state = layer(x[:1])
+        for _ in range(SINGLE_STEPS):
+            _, state = layer(x[:1], state)
+
+
+def contenders(size: tuple[int, int, int, int]) -> dict[str, dict[str, Callable[[], None]]]:
+    """For each task, what to run by the name of the layer, `BASE` first."""
+    steps, batch, inputs, hidden = size
+    torch.manual_seed(0)
+    x = torch.randn(steps, batch, inputs, requires_grad=True)
+    base, g2, loop = (kind(inputs, hidden) for kind in (nn.LSTM, G2LSTM, AuthorsLoop))
+    for layer in (g2, loop):
+        layer.load_state_dict(base.state_dict())
+    base_eval, g2_eval = copy.deepcopy(base).eval(), copy.deepcopy(g2).eval()
+    return {
+        "training": {
+            BASE: lambda: training(base, x),
+            "G2LSTM": lambda: training(g2, x),
+            "G2LSTM, bfloat16": lambda: training(g2, x, autocast=True),
+            "authors' loop": lambda: training(loop, x),
+        },
+        "inference": {
+            BASE: lambda: inference(base_eval, x),
+            "G2LSTM": lambda: inference(g2_eval, x),
+        },
+        "single step": {
+            BASE: lambda: single_steps(base_eval, x),
+            "G2LSTM": lambda: single_steps(g2_eval, x),
+        },
+    }
+
+
+def measure(
+    size: tuple[int, int, int, int], threads: int, rounds: int, clock: Callable[[], float]
+) -> pd.DataFrame:
+    """One row per task and layer: milliseconds and the ratio to `BASE` (median, least, most)."""
+    torch.set_num_threads(threads)
+    rows = []
+    for task, layers in contenders(size).items():
+        seconds: dict[str, list[float]] = {name: [] for name in layers}
+        for round_number in range(rounds + 1):
+            for name, run in layers.items():
+                start = clock()
+                run()
+                if round_number > 0:  # the first one warms up
+                    seconds[name].append(clock() - start)
+        times = pd.DataFrame(seconds)
+        ratios = times.div(times[BASE], axis=0)
+        repeats = SINGLE_STEPS if task == "single step" else 1
+        for name in layers:
+            rows.append(
+                {
+                    "threads": threads,
+                    **dict(zip("TBDH", size, strict=True)),
+                    "task": task,
+                    "layer": name,
+                    "milliseconds": times[name].median() * 1e3 / repeats,
+                    "ratio": ratios[name].median(),
+                    "ratio_least": ratios[name].min(),
+                    "ratio_most": ratios[name].max(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def to_markdown(results: pd.DataFrame) -> str:
+    """One line per number of threads, task and size; a column per layer."""
+    lines = []
+    keys = ["threads", "task", "T", "B", "D", "H"]
+    for (threads, task, *size), group in results.groupby(keys, sort=False):
+        line = {"threads": threads, "task": task, "[T, B, D, H]": ", ".join(map(str, size))}
+        for row in group.itertuples():
+            if row.layer == BASE:
+                line["nn.LSTM, ms"] = f"{row.milliseconds:.3g}"
+            else:
+                line[row.layer] = f"{row.ratio:.2f} ({row.ratio_least:.2f}-{row.ratio_most:.2f})"
+        lines.append(line)
+    return pd.DataFrame(lines).fillna("").to_markdown(index=False, disable_numparse=True)
+
+
+def describe(source: dict) -> str:
+    """The provenance in words, for under the table."""
+    hardware, state = source["hardware"], " with changes" if source["modified"] else ""
+    return (
+        f"Ratios to torch.nn.LSTM's time, median (least - most) of {source['rounds']} rounds, by "
+        f"{source['clock']} time. Commit {source['commit']}{state}, torch "
+        f"{source['versions']['torch']}, Python {source['versions']['python']}, "
+        f"{hardware['processor']}, {hardware['cores']} cores, {source['time']}: "
+        f"`{source['command']}`"
+    )
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    own = torch.get_num_threads()
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[own], help=f"threads of torch (default {own})"
+    )
+    parser.add_argument("--repeats", type=int, default=15, help="rounds measured (default 15)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds")
+    parser.add_argument(
+        "--cpu-time",
+        action="store_true",
+        help="measure processor time instead of elapsed time: for 1 thread on a busy machine",
+    )
+    parser.add_argument(
+        "--size",
+        type=lambda text: tuple(int(part) for part in text.split(",")),
+        action="append",
+        metavar="T,B,D,H",
+        help="steps, batch, input size and hidden size; may be repeated (default: four sizes)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path(__file__).with_suffix(""),
+        help="path of the results, without suffix (default: beside this file)",
+    )
+    options = parser.parse_args(arguments)
+    if min(options.threads) < 1 or options.repeats < 1:
+        parser.error("--threads and --repeats must be at least 1")
+    if any(len(size) != 4 or min(size) < 1 for size in options.size or []):
+        parser.error("--size needs four numbers of at least 1, as in 35,20,200,200")
+    if options.cpu_time and max(options.threads) > 1:
+        parser.error("--cpu-time adds up the time of all threads: use it with --threads 1")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse(arguments)
+    command = ["python", "benchmarks/layer.py", *(sys.argv[1:] if arguments is None else arguments)]
+    rounds = 3 if options.quick else options.repeats
+    source = provenance(
+        shlex.join(command), rounds=rounds, clock="processor" if options.cpu_time else "elapsed"
+    )
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    results = []
+    for threads in options.threads:
+        for size in options.size or SIZES:
+            print(f"measuring {size}, threads: {threads}", file=sys.stderr, flush=True)
+            results.append(measure(size, threads, rounds, clock))
+    frame = pd.concat(results, ignore_index=True)
+    text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
+    print(text)
+    write_text(f"{options.output}.csv", frame.to_csv(index=False, lineterminator="\n"))
+    write_text(f"{options.output}.md", text)
+    write_json(f"{options.output}.provenance.json", source)
+
+
+if __name__ == "__main__":
+    main()

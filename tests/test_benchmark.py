@@ -1,0 +1,74 @@
+"""The layer benchmark runs, and what it compares does the same work."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from g2lstm import G2LSTM
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "layer.py"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    specification = importlib.util.spec_from_file_location("layer_benchmark", PATH)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    threads = torch.get_num_threads()
+    yield module
+    torch.set_num_threads(threads)
+
+
+def test_writes_its_table(benchmark, tmp_path, capsys):
+    arguments = ["--quick", "--threads", "1", "--size", "3,2,4,5", "--size", "2,2,3,4"]
+    benchmark.main([*arguments, "--output", str(tmp_path / "layer")])
+    table = pd.read_csv(tmp_path / "layer.csv")
+    training = ["nn.LSTM", "G2LSTM", "G2LSTM, bfloat16", "authors' loop"]
+    assert table.layer.tolist() == 2 * (training + 2 * ["nn.LSTM", "G2LSTM"])
+    assert (table.milliseconds > 0).all()
+    assert (table.ratio_least <= table.ratio).all()
+    assert (table.ratio <= table.ratio_most).all()
+    assert (table[table.layer == "nn.LSTM"].ratio == 1).all()
+    text = (tmp_path / "layer.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.strip() == text.strip()
+    for part in ("3, 2, 4, 5", "authors' loop", f"torch {torch.__version__.split('+')[0]}"):
+        assert part in text
+    source = json.loads((tmp_path / "layer.provenance.json").read_text(encoding="utf-8"))
+    assert source["rounds"] == 3
+    assert "--size 3,2,4,5" in source["command"]
+
+
+def test_the_authors_loop_is_g2lstm_in_slow(benchmark):
+    """Without noise both are the same function, forward and backward."""
+    torch.manual_seed(0)
+    loop, layer = benchmark.AuthorsLoop(3, 4), G2LSTM(3, 4, noise_probability=0.0)
+    layer.load_state_dict(loop.state_dict())
+    loop.probability = 0.0
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    gradients = []
+    for each in (loop, layer):
+        output = each(x)[0]
+        gradients.append(torch.autograd.grad(output.sum(), [x, *each.parameters()]))
+    torch.testing.assert_close(loop(x)[0], layer(x)[0])
+    torch.testing.assert_close(*gradients)
+    loop.probability = 0.2
+    assert not torch.equal(loop(x)[0], loop(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "at least 1"),
+        (["--repeats", "0"], "at least 1"),
+        (["--size", "1,2,3"], "four numbers"),
+        (["--threads", "2", "--cpu-time"], "--threads 1"),
+    ],
+)
+def test_wrong_arguments_are_errors(benchmark, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        benchmark.parse(arguments)
+    assert message in capsys.readouterr().err
