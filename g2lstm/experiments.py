@@ -134,6 +134,10 @@ def configure(
         raise ParameterError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ParameterError(f"seed must be an integer >= 0, got {seed!r}")
+    if corpus is not None and not isinstance(corpus, str):
+        raise ParameterError(f"corpus must be text, got {corpus!r}")
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise ParameterError(f"overrides must be a dict from name to value, got {overrides!r}")
     chosen = PRESETS[preset]
     try:
         check_gate(gate)
@@ -162,7 +166,7 @@ def configure(
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
             preset=preset,
-            corpus=chosen.corpus if corpus in (None, "") else str(corpus),
+            corpus=corpus or chosen.corpus,
             gate=gate,
             seed=seed,
             temperature=temperature,

@@ -1,0 +1,138 @@
+import json
+
+import pytest
+
+from g2lstm.experiments import (
+    PRESETS,
+    ParameterError,
+    build_model,
+    check_parameters,
+    command,
+    configure,
+    gate_settings,
+    results_directory,
+    run_directory,
+)
+
+
+def test_defaults_are_the_papers_gate_on_the_presets_corpus():
+    configuration = configure()
+    assert (configuration.preset, configuration.corpus) == ("quick", "grammar")
+    assert (configuration.temperature, configuration.noise_probability) == (0.9, 0.2)
+    assert configuration.training == PRESETS["quick"].training
+    assert configure(preset="small").corpus == configure(preset="paper").corpus == "ptb"
+
+
+def test_the_paper_preset_is_the_papers_model():
+    model = build_model(configure(preset="paper", gate="sigmoid"), 10_000, device="meta")
+    sizes = [layer.hidden_size for layer in model.layers]
+    assert sizes == [1150, 1150, 400]
+    dropouts = (model.dropout, model.dropout_between, model.dropout_embedding, model.dropout_words)
+    assert dropouts == (0.4, 0.3, 0.65, 0.1)
+    assert model.layers[0].weight_dropout == 0.5
+    options = configure(preset="paper").training
+    assert (options.learning_rate, options.clip, options.bptt, options.nonmono) == (30, 0.25, 70, 5)
+    assert (options.weight_decay, options.alpha, options.beta) == (1.2e-6, 2, 1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])
+def test_every_preset_builds_a_model_of_every_gate(preset, gate):
+    configuration = configure(preset=preset, gate=gate)
+    model = build_model(configuration, 10_000, device="meta")
+    assert model.layers[0].gate == gate
+    if gate != "sigmoid":
+        assert model.temperature == configuration.temperature
+
+
+def test_the_run_directory_says_what_the_run_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path))
+    folder = run_directory(configure(seed=3)).relative_to(tmp_path)
+    assert str(folder) == "language-model/grammar/quick/gumbel_tau-0.9_p-0.2/seed-3"
+    monkeypatch.delenv("G2LSTM_RUNS")
+    assert run_directory(configure()).parts[0] == "runs"
+    monkeypatch.setenv("G2LSTM_RESULTS", str(tmp_path))
+    assert results_directory("small") == tmp_path / "small"
+
+
+def test_whatever_departs_from_the_preset_is_in_the_folder_name():
+    names = {
+        gate_settings(configure(**settings))
+        for settings in (
+            {},
+            {"gate": "sigmoid"},
+            {"gate": "sharpened"},
+            {"temperature": 0.5},
+            {"noise_probability": 1.0},
+            {"schedule": "cosine", "temperature_end": 0.3},
+            {"schedule": "linear", "temperature_end": 0.3},
+            {"overrides": {"epochs": 1}},
+            {"overrides": {"hidden_size": 9}},
+        )
+    }
+    assert len(names) == 9
+
+
+def test_overrides_reach_training_and_model():
+    configuration = configure(overrides={"epochs": 2, "hidden_size": 9, "dropout": 0, "threads": 2})
+    assert configuration.training.epochs == 2
+    assert configuration.model["hidden_size"] == 9
+    assert configuration.model["dropout"] == 0
+    assert configuration.threads == 2
+    assert PRESETS["quick"].model["hidden_size"] != 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"preset": "quik"}, "preset must be one of quick, small, paper, got 'quik'"),
+        ({"gate": "gumble"}, "gate must be one of sigmoid, sharpened, gumbel, got 'gumble'"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
+        ({"seed": 1.5}, "seed must be an integer >= 0, got 1.5"),
+        ({"seed": True}, "seed must be an integer >= 0, got True"),
+        ({"temperature": 0}, "temperature must be a finite number > 0, got 0"),
+        ({"temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"noise_probability": 1.5}, "got 1.5"),
+        ({"gate": "sigmoid", "temperature": 0.5}, "temperature=0.5 has no effect"),
+        ({"gate": "sharpened", "noise_probability": 0.5}, "noise_probability=0.5 has no effect"),
+        ({"schedule": "cosine"}, "schedule='cosine' needs a temperature_end"),
+        ({"temperature_end": 0.5}, "temperature_end=0.5 needs a schedule"),
+        ({"schedule": "square", "temperature_end": 0.5}, "got 'square'"),
+        ({"overrides": {"epoch": 1}}, "unknown override 'epoch'; did you mean 'epochs'?"),
+        ({"overrides": {"epochs": "two"}}, "epochs must be of type int, got 'two'"),
+        ({"overrides": {"epochs": 0}}, "epochs must be at least 1, got 0"),
+        ({"overrides": {"epochs": True}}, "epochs must be of type int, got True"),
+        ({"overrides": {"dropout": 2.0}}, "got 2.0"),
+        ({"overrides": {"threads": 0}}, "threads must be at least 1, got 0"),
+        ({"overrides": {"gate": "sigmoid"}}, "unknown override 'gate'"),
+        ({"overrides": [1]}, "overrides must be a dict"),
+        ({"corpus": 3}, "corpus must be text, got 3"),
+    ],
+)
+def test_a_bad_setting_is_named(settings, message):
+    with pytest.raises(ParameterError) as caught:
+        configure(**settings)
+    assert message in str(caught.value)
+
+
+def test_the_command_names_what_is_not_default():
+    start = "papermill notebooks/01_language_model.ipynb out.ipynb"
+    assert (
+        command(configure())
+        == f"{start} -p preset quick -p corpus grammar -p gate gumbel -p seed 1"
+    )
+    text = command(configure(temperature=0.5, schedule="linear", temperature_end=0.2))
+    assert "-p temperature 0.5" in text
+    assert "-p schedule linear -p temperature_end 0.2" in text
+    overrides = {"epochs": 1, "tie_weights": False}
+    text = command(configure(overrides=overrides))
+    assert json.loads(text.split("-y '")[1].rstrip("'")) == {"overrides": overrides}
+
+
+def test_check_parameters_returns_the_known_and_refuses_others():
+    namespace = {"_": 1, "__name__": "x", "In": [], "Out": {}, "seed": 1, "json": json, "f": len}
+    assert check_parameters(namespace, ["seed"]) == {"seed": 1}
+    with pytest.raises(ParameterError, match=r"unknown parameter 'sede'; did you mean 'seed'\?"):
+        check_parameters(namespace | {"sede": 3}, ["seed"])
+    with pytest.raises(ParameterError, match="unknown parameter 'zzz'"):
+        check_parameters(namespace | {"zzz": None}, ["seed"])

@@ -1,0 +1,193 @@
+import fcntl
+import json
+import math
+
+import pytest
+import torch
+
+from g2lstm import runs as runs_module
+from g2lstm.evaluation import evaluate
+from g2lstm.experiments import configure, run_directory
+from g2lstm.inspection import record_gates
+from g2lstm.results import (
+    PAPER_PTB_PERPLEXITY,
+    mean_and_spread,
+    mean_histograms,
+    metrics_frame,
+    perplexity_table,
+    results_provenance,
+    run_label,
+    summary_frame,
+)
+from g2lstm.runs import RECORDS, RunError, copy_records, find_runs, prepare, read_run, train_or_load
+
+TINY = {
+    "epochs": 2,
+    "embedding_size": 6,
+    "hidden_size": 6,
+    "batch_size": 10,
+    "learning_rate": 0.02,
+}
+WORDS = ("the", "cat", "dog", "sees", "hears", "a", "bird")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pets")
+    generator = torch.Generator().manual_seed(0)
+    for split, lines in (("train", 300), ("valid", 60), ("test", 350)):
+        draws = torch.randint(len(WORDS), (lines, 5), generator=generator)
+        text = "\n".join(" ".join(WORDS[i] for i in row) for row in draws.tolist())
+        (folder / f"{split}.txt").write_text(text + "\n")
+    return str(folder)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def finish(corpus, **settings):
+    settings = {"overrides": TINY} | settings
+    experiment = prepare(configure(corpus=corpus, **settings), device="cpu")
+    return experiment, train_or_load(experiment, progress_bar=False)
+
+
+def test_a_run_records_what_it_measured(root, corpus):
+    experiment, run = finish(corpus)
+    assert run.directory == run_directory(experiment.configuration)
+    assert {path.name for path in run.directory.iterdir()} == {
+        *RECORDS, "model.safetensors", "state", ".lock",
+    }  # fmt: skip
+    summary, text = run.summary, experiment.corpus
+    assert summary["test_loss"] == evaluate(experiment.model, text.test).loss
+    assert summary["test_perplexity"] == pytest.approx(math.exp(summary["test_loss"]))
+    assert summary["entropy_floor"] is summary["floor_perplexity"] is None
+    # Words are drawn evenly, one <eos> after five of them: the unigram entropy is known.
+    words = -(5 / 6) * math.log(5 / 6 / 7) - (1 / 6) * math.log(1 / 6)
+    assert summary["unigram_perplexity"] == pytest.approx(math.exp(words), rel=0.05)
+    assert len(run.metrics) == summary["epochs"] == 2
+    assert run.provenance["seed"] == 1
+    assert run.provenance["data"]["train"] == text.checksums["train"]
+    assert run.provenance["versions"]["torch"] == torch.__version__.split("+")[0] or (
+        run.provenance["versions"]["torch"] == torch.__version__
+    )
+    assert "papermill" in run.provenance["command"]
+
+
+def test_recorded_gates_are_those_of_the_model(root, corpus):
+    experiment, run = finish(corpus)
+    strands = experiment.corpus.test[:1420].view(20, 71).T
+    with record_gates(experiment.model.eval()) as records:
+        experiment.model(strands)
+    values = torch.cat([record.forget_gate.flatten() for record in records])
+    recorded = run.summary["gates"]["evaluation"]["forget"]
+    assert recorded["mean"] == pytest.approx(float(values.mean()), abs=1e-6)
+    assert recorded["saturation"] == pytest.approx(
+        float(((values < 0.1) | (values > 0.9)).double().mean()), abs=1e-6
+    )
+    assert sum(recorded["histogram"]) == pytest.approx(1)
+    assert run.summary["gates"]["training"]["forget"] != recorded
+
+
+def test_a_finished_run_is_loaded_not_trained(root, corpus, monkeypatch):
+    first, run = finish(corpus)
+    monkeypatch.setattr(runs_module, "train", None)
+    second, same = finish(corpus)
+    assert same == run
+    text = first.corpus.test
+    assert evaluate(second.model, text) == evaluate(first.model, text)
+
+
+@pytest.mark.parametrize("change", ["data", "code"])
+def test_a_run_starts_anew_when_data_or_code_changed(root, tmp_path, monkeypatch, capsys, change):
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text("a b c d e\n" * 100)
+    _, run = finish(str(folder))
+    if change == "data":
+        (folder / "train.txt").write_text("a b c e d\n" * 100)
+    else:
+        monkeypatch.setattr(runs_module, "code_checksum", lambda modules: "another")
+    _, again = finish(str(folder))
+    assert "the run starts anew" in capsys.readouterr().out
+    assert again.config["fingerprint"] != run.config["fingerprint"]
+    assert (again.metrics == run.metrics) is False
+
+
+def test_a_second_process_on_the_same_run_is_refused(root, corpus):
+    experiment = prepare(configure(corpus=corpus, overrides=TINY), device="cpu")
+    experiment.directory.mkdir(parents=True)
+    with open(experiment.directory / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="another process is at work"):
+            train_or_load(experiment)
+
+
+def test_find_runs_sorts_by_gate_and_seed_and_names_what_is_missing(root, corpus):
+    for gate, seed in (("gumbel", 2), ("gumbel", 1), ("sigmoid", 1)):
+        finish(corpus, gate=gate, seed=seed)
+    found = find_runs("quick", corpus)
+    assert [(run.config["gate"], run.config["seed"]) for run in found] == [
+        ("sigmoid", 1),
+        ("gumbel", 1),
+        ("gumbel", 2),
+    ]
+    with pytest.raises(RunError, match="no finished run of gate 'sigmoid' with seed 2") as caught:
+        find_runs("quick", corpus, seeds=[1, 2])
+    assert "papermill" in str(caught.value)
+    with pytest.raises(RunError, match="no finished run in"):
+        find_runs("small", corpus)
+
+
+def test_a_damaged_record_is_named(root, corpus):
+    _, run = finish(corpus)
+    (run.directory / "summary.json").write_text("{")
+    with pytest.raises(RunError, match="seed-1 holds no finished run"):
+        read_run(run.directory)
+
+
+def test_tables_over_runs(root, corpus, tmp_path):
+    for gate in ("sigmoid", "gumbel"):
+        for seed in (1, 2):
+            finish(corpus, gate=gate, seed=seed)
+    found = find_runs("quick", corpus)
+    frame = summary_frame(found)
+    assert frame["seed"].tolist() == [1, 2, 1, 2]
+    assert frame["test_perplexity"].tolist() == [run.summary["test_perplexity"] for run in found]
+    table = perplexity_table(frame)
+    values = frame["test_perplexity"][:2]
+    assert table["test"][0] == f"{values.mean():.2f} ± {values.std():.2f}"
+    assert table["seeds"].tolist() == [2, 2]
+    assert len(metrics_frame(found)) == 8
+    histograms = mean_histograms(found)
+    assert list(histograms) == table["model"].tolist()
+    assert all(sum(part["input"]) == pytest.approx(1) for part in histograms.values())
+    record = results_provenance(found, "some command")
+    assert [source["seed"] for source in record["runs"]] == [1, 2, 1, 2]
+    json.dumps(record)
+
+    copy_records(found, tmp_path / "results")
+    copies = sorted((tmp_path / "results/runs").glob("language-model/*/quick/*/seed-*"))
+    assert len(copies) == 4
+    assert {path.name for path in copies[0].iterdir()} == set(RECORDS)
+    assert read_run(copies[0]).summary == found[2].summary
+
+
+def test_labels_name_settings_that_are_not_default(root, corpus):
+    _, plain = finish(corpus, overrides={"epochs": 1, "hidden_size": 6, "embedding_size": 6})
+    assert run_label(plain) == "G2-LSTM (embedding_size=6, epochs=1, hidden_size=6)"
+    _, other = finish(corpus, temperature=0.5, noise_probability=1.0)
+    assert run_label(other).endswith("tau=0.5, p=1)")
+    _, annealed = finish(corpus, schedule="cosine", temperature_end=0.5)
+    assert run_label(annealed).endswith("cosine to 0.5)")
+    temperatures = [row["temperature"] for row in annealed.metrics]
+    assert temperatures[0] > temperatures[1] > 0.5
+
+
+def test_mean_and_spread():
+    assert mean_and_spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
+    assert mean_and_spread([1.25]) == "1.25"
+    assert PAPER_PTB_PERPLEXITY["gumbel"] < PAPER_PTB_PERPLEXITY["sigmoid"]
