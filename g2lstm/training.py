@@ -128,7 +128,8 @@ def train(
 
     Returns:
         One dict an epoch: epoch, train_loss and valid_loss (nats a token), their perplexities,
-        learning_rate, temperature, averaging, seconds, tokens_per_second, and the probe's values.
+        learning_rate, temperature (None: the gate has none), averaging, seconds,
+        tokens_per_second, and the probe's values.
 
     Raises:
         TrainingDivergedError: the loss is not finite, or far worse than guessing.
@@ -260,7 +261,7 @@ def _train_epoch(
         "train_loss": mean,
         "train_perplexity": math.exp(mean),
         "learning_rate": rate,
-        "temperature": model.temperature,
+        "temperature": None if model.layers[0].gate == "sigmoid" else model.temperature,
         "averaging": averaging,
         "seconds": seconds,
         "tokens_per_second": count / seconds,
