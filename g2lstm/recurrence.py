@@ -118,12 +118,12 @@ class _FusedRecurrence(torch.autograd.Function):
         if bias is None or product_dtype != dtype:
             z = (flat @ projection.T).to(dtype)
             if bias is not None:
-                z += bias
+                z.add_(bias)
         else:
             z = torch.addmm(bias, flat, projection.T)
         z = z.view(steps, batch, 4 * hidden)
         if noise is not None:
-            z[:, :, : 2 * hidden] += noise
+            z[:, :, : 2 * hidden].add_(noise)
 
         new = torch.empty if batch_sizes is None else torch.zeros
         output = new(steps, batch, hidden, dtype=dtype, device=x.device)
@@ -131,18 +131,20 @@ class _FusedRecurrence(torch.autograd.Function):
         h, c = h0.to(dtype), c0.to(dtype)
         h_n, c_n = h.clone(), c.clone()
         recurrent_product = _thin_product(weight_hh.to(product_dtype), batch)
-        for z_t, h_t, c_t, n in zip(z, output, cells, sizes, strict=True):
+        i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
+        views = zip(z, z[:, :, : 2 * hidden], i, f, g, o, output, cells, strict=True)
+        for views_t, n in zip(views, sizes, strict=True):
             if n < batch:
-                z_t, h_t, c_t, h, c = z_t[:n], h_t[:n], c_t[:n], h[:n], c[:n]
-            z_t += recurrent_product(h.to(product_dtype))
-            binary, g, o = z_t.split([2 * hidden, hidden, hidden], dim=1)
+                views_t, h, c = [view[:n] for view in views_t], h[:n], c[:n]
+            a_t, binary_t, i_t, f_t, g_t, o_t, h_t, c_t = views_t
+            a_t.add_(recurrent_product(h.to(product_dtype)))
             if temperature != 1.0:
-                binary.mul_(1 / temperature)
-            i, f = binary.sigmoid_().chunk(2, dim=1)
-            g.tanh_()
-            o.sigmoid_()
-            torch.mul(f, c, out=c_t).addcmul_(i, g)
-            torch.tanh(c_t, out=h_t).mul_(o)
+                binary_t.mul_(1 / temperature)
+            binary_t.sigmoid_()
+            g_t.tanh_()
+            o_t.sigmoid_()
+            torch.mul(f_t, c, out=c_t).addcmul_(i_t, g_t)
+            torch.tanh(c_t, out=h_t).mul_(o_t)
             h, c = h_t, c_t
             if batch_sizes is not None:
                 h_n[:n], c_n[:n] = h, c
@@ -184,20 +186,21 @@ class _FusedRecurrence(torch.autograd.Function):
 
         dh, dc = grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True)
         recurrent_product = _thin_product(weight_hh.to(product_dtype).T, batch)
-        views = zip(grad_output, local, d_cell, f, ctx.sizes, strict=True)
-        for grad_t, da, d_cell_t, f_t, n in reversed(list(views)):
+        da = local.view(steps, batch, 4 * hidden)
+        views = zip(grad_output, da, local[:, :, :3], d_o, d_cell, f, strict=True)
+        for views_t, n in zip(reversed(list(views)), reversed(ctx.sizes), strict=True):
             dh_t, dc_t = dh, dc
             if n < batch:
-                grad_t, da, d_cell_t, f_t = grad_t[:n], da[:n], d_cell_t[:n], f_t[:n]
-                dh_t, dc_t = dh[:n], dc[:n]
-            dh_t += grad_t
+                views_t, dh_t, dc_t = [view[:n] for view in views_t], dh[:n], dc[:n]
+            grad_t, da_t, da_ifg_t, da_o_t, d_cell_t, f_t = views_t
+            dh_t.add_(grad_t)
             dc_t.addcmul_(dh_t, d_cell_t)
-            da[:, :3] *= dc_t[:, None]
-            da[:, 3] *= dh_t
-            dc_t *= f_t
-            dh_t.copy_(recurrent_product(da.view(n, 4 * hidden).to(product_dtype)))
+            da_ifg_t.mul_(dc_t.unsqueeze(1))
+            da_o_t.mul_(dh_t)
+            dc_t.mul_(f_t)
+            dh_t.copy_(recurrent_product(da_t.to(product_dtype)))
 
-        da = local.view(-1, 4 * hidden)
+        da = da.view(-1, 4 * hidden)
         grad_bias = da.sum(0) if ctx.bias else None
         da = da.to(product_dtype)
         grad_x = grad_weight_ih = grad_weight_hh = None
