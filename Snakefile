@@ -13,7 +13,9 @@ import os
 import sys
 from pathlib import Path
 
-import g2lstm.results  # with all that it imports, what the notebooks use
+# With all that they import: what the notebooks use.
+import g2lstm.results
+import g2lstm.runs
 from g2lstm.experiments import PRESETS, configure, results_directory, run_directory
 from g2lstm.gates import GATES
 
