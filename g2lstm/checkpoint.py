@@ -110,7 +110,9 @@ def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads(metadata["g2lstm"])
     except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {path} does not exist") from error
+        raise CheckpointError(
+            f"checkpoint {path} does not exist; run the experiment again to make it"
+        ) from error
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged or not a checkpoint ({error}); "

@@ -93,14 +93,15 @@ def evaluate_with_cache(
     cache_lambda: float = CACHE_LAMBDA,
     bptt: int = 70,
 ) -> Perplexity:
-    """Perplexity with the continuous cache pointer (Grave et al., 2017), as AWD-LSTM uses it.
+    """Perplexity with the continuous cache pointer (Grave et al., 2017), with AWD-LSTM's settings.
 
     Every hidden state h_i is remembered with the word w_{i+1} that followed it. The next word has::
 
         p(w) = (1 - lambda) softmax(...)(w)
                + lambda sum over the last `window` pairs of softmax_i(theta h_t . h_i) [w_{i+1} = w]
 
-    While nothing is remembered yet (the first token), the model's own distribution is used.
+    The cache is used from the second token on, with as many pairs as there are; AWD-LSTM's
+    ``pointer.py`` uses the model's own distribution until ``window`` pairs are there.
 
     Args:
         model, tokens, bptt: as in `evaluate`; one strand, state carried.

@@ -4,6 +4,7 @@ import difflib
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import torch
 
+from g2lstm.corpora import NAMES
 from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
-from g2lstm.training import TrainingOptions
+from g2lstm.options import TrainingOptions
 
 
 class ParameterError(ValueError):
@@ -155,6 +157,8 @@ def configure(
         temperature = default_temperature if temperature is None else float(temperature)
         if noise_probability is None:
             noise_probability = default_probability
+        else:
+            noise_probability = float(noise_probability)
         if schedule != "constant":
             if gate == "sigmoid":
                 raise ParameterError(f"schedule={schedule!r} has no effect with gate='sigmoid'")
@@ -162,22 +166,24 @@ def configure(
                 raise ParameterError(f"schedule={schedule!r} needs a temperature_end")
         elif temperature_end is not None:
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
-        model, training, rest = _apply_overrides(chosen, dict(overrides or {}))
+        overrides = _checked_overrides(chosen, dict(overrides or {}))
+        training = {name: overrides[name] for name in overrides if name in _training_names()}
+        model = {name: overrides[name] for name in overrides if name in _model_defaults()}
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
             preset=preset,
-            corpus=corpus or chosen.corpus,
+            corpus=_corpus_path(corpus or chosen.corpus),
             gate=gate,
             seed=seed,
             temperature=temperature,
             noise_probability=noise_probability,
             schedule=schedule,
-            temperature_end=temperature_end,
-            model=model,
-            training=training,
-            threads=rest.get("threads", chosen.threads),
+            temperature_end=None if temperature_end is None else float(temperature_end),
+            model=chosen.model | model,
+            training=replace(chosen.training, **training),
+            threads=overrides.get("threads", chosen.threads),
             cache_pointer=chosen.cache_pointer,
-            overrides=dict(overrides or {}),
+            overrides=overrides,
         )
         build_model(configuration, vocabulary_size=10**6, device="meta")
     except ParameterError:
@@ -231,9 +237,11 @@ def command(configuration: Configuration) -> str:
         settings["schedule"] = configuration.schedule
         settings["temperature_end"] = configuration.temperature_end
     text = "papermill notebooks/01_language_model.ipynb out.ipynb"
-    text += "".join(f" -p {name} {value}" for name, value in settings.items() if value is not None)
+    for name, value in settings.items():
+        if value is not None:
+            text += f" -p {name} {shlex.quote(str(value))}"
     if configuration.overrides:
-        text += f" -y '{json.dumps({'overrides': configuration.overrides})}'"
+        text += f" -y {shlex.quote(json.dumps({'overrides': configuration.overrides}))}"
     return text
 
 
@@ -270,36 +278,35 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
             continue
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ParameterError(f"unknown parameter {name!r}{hint} Known: {', '.join(sorted(known))}")
+        raise ParameterError(
+            f"unknown parameter {name!r}{hint} Known: {', '.join(sorted(known))}. (In a running "
+            "notebook a name that a later cell has set counts too: restart the kernel.)"
+        )
     return {name: namespace[name] for name in known}
 
 
-def _apply_overrides(
-    preset: Preset, overrides: dict[str, Any]
-) -> tuple[dict[str, Any], TrainingOptions, dict[str, Any]]:
-    model = dict(preset.model)
-    defaults = _model_defaults()
-    training = {
-        option.name: getattr(preset.training, option.name) for option in fields(TrainingOptions)
-    }
-    rest = {"threads": preset.threads}
-    changed: dict[str, Any] = {}
-    rest_changed: dict[str, Any] = {}
+def _corpus_path(corpus: str) -> str:
+    """A corpus's name as it is; a folder as an absolute path."""
+    return corpus if corpus in NAMES else str(Path(corpus).expanduser().resolve())
+
+
+def _checked_overrides(preset: Preset, overrides: dict[str, Any]) -> dict[str, Any]:
+    training = {name: getattr(preset.training, name) for name in _training_names()}
+    examples = _model_defaults() | training | {"threads": preset.threads}
+    checked = {}
     for name, value in overrides.items():
-        if name in training:
-            changed[name] = _of_kind(name, value, training[name])
-        elif name in defaults:
-            model[name] = _of_kind(name, value, defaults[name])
-        elif name in rest:
-            rest_changed[name] = _of_kind(name, value, rest[name])
-            if value < 1:
-                raise ParameterError(f"{name} must be at least 1, got {value!r}")
-        else:
-            known = [*training, *defaults, *rest]
-            close = difflib.get_close_matches(name, known, n=1)
+        if name not in examples:
+            close = difflib.get_close_matches(name, examples, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ParameterError(f"unknown override {name!r}{hint} Known: {', '.join(known)}")
-    return model, replace(preset.training, **changed), rest_changed
+            raise ParameterError(f"unknown override {name!r}{hint} Known: {', '.join(examples)}")
+        checked[name] = _of_kind(name, value, examples[name])
+    if checked.get("threads", 1) < 1:
+        raise ParameterError(f"threads must be at least 1, got {checked['threads']!r}")
+    return checked
+
+
+def _training_names() -> list[str]:
+    return [option.name for option in fields(TrainingOptions)]
 
 
 def _model_defaults() -> dict[str, Any]:
@@ -314,4 +321,4 @@ def _of_kind(name: str, value: Any, example: Any) -> Any:
     wrong_bool = isinstance(value, bool) and not isinstance(example, bool)
     if wrong_bool or not isinstance(value, kinds):
         raise ParameterError(f"{name} must be of type {type(example).__name__}, got {value!r}")
-    return value
+    return type(example)(value)

@@ -43,7 +43,7 @@ class LanguageModel(nn.Module):
         cutoff: size k of the head of a two-level softmax over words in order of frequency, which is
             faster and still a normalised distribution: the head has the k most frequent words and
             one entry for all others, the tail the others (AWD-LSTM's split cross-entropy, used by
-            its authors on large vocabularies). 0: an ordinary softmax (paper).
+            its authors on large vocabularies). 0, or at least V: an ordinary softmax (paper).
 
     Raises:
         ValueError: a size below 1, a probability outside [0, 1], an unknown gate or backend.
@@ -78,9 +78,9 @@ class LanguageModel(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size!r}")
-        if not 0 <= cutoff < vocabulary_size:
-            raise ValueError(f"cutoff must be in [0, {vocabulary_size}), got {cutoff!r}")
-        self.cutoff = cutoff
+        if cutoff < 0:
+            raise ValueError(f"cutoff must not be negative, got {cutoff!r}")
+        self.cutoff = cutoff if cutoff < vocabulary_size else 0
         self.dropout = check_probability(dropout)
         self.dropout_between = check_probability(dropout_between)
         self.dropout_embedding = check_probability(dropout_embedding)
@@ -102,7 +102,7 @@ class LanguageModel(nn.Module):
         )
         self.decoder = None if tie_weights else nn.Linear(last_size, vocabulary_size, bias=False)
         self.decoder_bias = nn.Parameter(torch.zeros(vocabulary_size))
-        if cutoff:
+        if self.cutoff:
             self.tail_weight = nn.Parameter(torch.zeros(1, last_size))
             self.tail_bias = nn.Parameter(torch.zeros(1))
         nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
@@ -140,9 +140,7 @@ class LanguageModel(nn.Module):
         rare = targets >= self.cutoff
         total = cross_entropy(
             linear(hidden, *head), targets.clamp(max=self.cutoff), reduction="sum"
-        ) + cross_entropy(
-            linear(hidden[rare], *tail), targets[rare] - self.cutoff, reduction="sum"
-        )
+        ) + cross_entropy(linear(hidden[rare], *tail), targets[rare] - self.cutoff, reduction="sum")
         return total / len(targets) if reduction == "mean" else total
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:

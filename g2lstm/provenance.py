@@ -1,5 +1,6 @@
 """Where a result comes from: commit, versions, hardware, command, time."""
 
+import ast
 import hashlib
 import importlib.metadata
 import os
@@ -18,8 +19,8 @@ LIBRARIES = ("torch", "numpy", "pandas", "safetensors", "datasets")
 def provenance(command: str, **details: Any) -> dict[str, Any]:
     """Commit, versions, hardware and time of now, with ``command`` and ``details`` (JSON values).
 
-    ``commit`` is None outside a git checkout; ``modified`` says whether the package or a notebook
-    differed from the commit.
+    ``commit`` is None outside a git checkout; ``modified`` says whether the package, a benchmark
+    or a notebook differed from the commit.
     """
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
@@ -27,8 +28,11 @@ def provenance(command: str, **details: Any) -> dict[str, Any]:
             versions[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:
             versions[library] = None
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain", "--", "g2lstm", "notebooks/*.ipynb", "Snakefile")
+    # A copy of the package inside somebody else's repository has no commit of its own.
+    ours = _git("ls-files", "--error-unmatch", "g2lstm/provenance.py") is not None
+    commit = _git("rev-parse", "HEAD") if ours else None
+    paths = ("g2lstm", "benchmarks/*.py", "notebooks/*.ipynb", "Snakefile")
+    changes = _git("status", "--porcelain", "--", *paths)
     return {
         "command": command,
         "commit": commit,
@@ -51,11 +55,22 @@ def hardware() -> dict[str, Any]:
 
 
 def code_checksum(modules: tuple[str, ...]) -> str:
-    """sha256 over the source of ``modules`` of this package, in the order given."""
+    """sha256 over ``modules`` of this package as parsed: comments and docstrings do not count."""
     digest = hashlib.sha256()
     for module in modules:
-        digest.update((PACKAGE / f"{module}.py").read_bytes())
+        digest.update(_essence((PACKAGE / f"{module}.py").read_text(encoding="utf-8")).encode())
     return digest.hexdigest()
+
+
+def _essence(source: str) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            first = body[0].value
+            if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                first.value = ""
+    return ast.dump(tree)
 
 
 def _git(*arguments: str) -> str | None:

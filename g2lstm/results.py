@@ -9,7 +9,7 @@ import pandas as pd
 from g2lstm.experiments import GATE_SETTINGS
 from g2lstm.plots import GATE_LABELS
 from g2lstm.provenance import provenance
-from g2lstm.runs import Run
+from g2lstm.records import Run
 
 # The paper's Penn Treebank table: test perplexity with the cache pointer, uncompressed.
 PAPER_PTB_PERPLEXITY = {"sigmoid": 52.8, "sharpened": 53.2, "gumbel": 52.1}
@@ -29,14 +29,20 @@ def run_label(run: Run) -> str:
     return f"{label} ({', '.join(settings)})" if settings else label
 
 
+def run_key(run: Run) -> str:
+    """The gate's name for a run in default settings, else its label; what `plots` groups by."""
+    gate, label = run.config["gate"], run_label(run)
+    return gate if label == GATE_LABELS[gate] else label
+
+
 def summary_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a run: label, gate, seed, and every number of its summary but the histograms."""
+    """One row a run: label, gate (see `run_key`), seed, and its summary without the histograms."""
     rows = []
     for run in runs:
         numbers = {k: v for k, v in run.summary.items() if isinstance(v, int | float)}
         gates = run.summary["gates"]
         rows.append(
-            {"model": run_label(run), "gate": run.config["gate"], "seed": run.config["seed"]}
+            _about(run)
             | numbers
             | {
                 f"{kind}_gate_{what}": gates["evaluation"][kind][what]
@@ -49,12 +55,15 @@ def summary_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def metrics_frame(runs: Iterable[Run]) -> pd.DataFrame:
-    """One row a run and epoch: gate (its label), seed, and the metrics of training."""
+    """One row a run and epoch: label, gate (see `run_key`), seed, and the metrics of training."""
     rows = []
     for run in runs:
-        about = {"model": run_label(run), "gate": run.config["gate"], "seed": run.config["seed"]}
-        rows += [about | row for row in run.metrics]
+        rows += [_about(run) | row for row in run.metrics]
     return pd.DataFrame(rows)
+
+
+def _about(run: Run) -> dict[str, Any]:
+    return {"model": run_label(run), "gate": run_key(run), "seed": run.config["seed"]}
 
 
 def mean_and_spread(values: Iterable[float], digits: int = 2) -> str:
@@ -73,8 +82,8 @@ def perplexity_table(summaries: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns for the perplexities (validation, test, with cache pointer, on seen text), the ratio
-        of test to seen text, the saturation of the gates and the minutes a run. The paper's column
-        holds its Penn Treebank test perplexity with the cache pointer.
+        of test to seen text, the saturation of the gates and the minutes of training. The paper's
+        column holds its Penn Treebank test perplexity with the cache pointer.
     """
     rows = []
     for model, group in summaries.groupby("model", sort=False):
@@ -87,25 +96,24 @@ def perplexity_table(summaries: pd.DataFrame) -> pd.DataFrame:
         }
         if "test_perplexity_with_cache" in group:
             row["test, cache pointer"] = mean_and_spread(group["test_perplexity_with_cache"])
-        gate = group["gate"].iloc[0]
-        default = model == GATE_LABELS[gate]
+        paper = PAPER_PTB_PERPLEXITY.get(group["gate"].iloc[0])
         row |= {
-            "paper (PTB, cache pointer)": f"{PAPER_PTB_PERPLEXITY[gate]:.1f}" if default else "",
+            "paper (PTB, cache pointer)": "" if paper is None else f"{paper:.1f}",
             "seen text": mean_and_spread(group["train_perplexity"]),
             "test / seen": mean_and_spread(gap, 3),
             "input gate saturation": mean_and_spread(group["input_gate_saturation"]),
             "forget gate saturation": mean_and_spread(group["forget_gate_saturation"]),
-            "minutes a run": mean_and_spread(group["training_minutes"], 1),
+            "training minutes": mean_and_spread(group["training_minutes"], 1),
         }
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def mean_histograms(runs: Iterable[Run], mode: str = "evaluation") -> dict[str, dict[str, Any]]:
-    """Gate histograms by model and kind of gate, averaged over seeds, for `plots`."""
+    """Gate histograms by `run_key` and kind of gate, averaged over seeds, for `plots`."""
     collected: dict[str, dict[str, list[list[float]]]] = {}
     for run in runs:
-        entry = collected.setdefault(run_label(run), {"input": [], "forget": []})
+        entry = collected.setdefault(run_key(run), {"input": [], "forget": []})
         for kind, histograms in entry.items():
             histograms.append(run.summary["gates"][mode][kind]["histogram"])
     return {

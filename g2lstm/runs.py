@@ -8,7 +8,7 @@ A run directory, under ``$G2LSTM_RUNS`` (default ``runs``)::
         summary.json         what the finished run measured; its presence says the run is done
         model.safetensors    the weights that were best on the validation text
         state/               what is needed to go on after a kill
-        provenance.json      commit, versions, hardware, command, time, data
+        provenance.json      commit, versions, hardware, command, time of the start, data
 
 A run whose settings, code or data have changed since is started anew.
 """
@@ -18,7 +18,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,26 +27,23 @@ from typing import Any
 
 import torch
 
-from g2lstm.checkpoint import load_checkpoint
 from g2lstm.corpora import Corpus, load_corpus
 from g2lstm.evaluation import batchify, evaluate, evaluate_with_cache, unigram_perplexity
-from g2lstm.experiments import Configuration, build_model, command, configure, run_directory
-from g2lstm.files import write_json, write_text
-from g2lstm.gates import GATES, TemperatureSchedule
+from g2lstm.experiments import Configuration, build_model, command, run_directory
+from g2lstm.files import write_json
+from g2lstm.gates import TemperatureSchedule
 from g2lstm.inspection import gate_histogram, record_gates, saturation
 from g2lstm.language_model import LanguageModel
 from g2lstm.provenance import code_checksum, provenance
-from g2lstm.training import train
+from g2lstm.records import RECORDS, Run, RunError, read_run
+from g2lstm.training import load_best, train
 
 # Modules whose source decides the outcome of a run: a change of one starts a run anew.
 TRAINING_MODULES = (
-    "gates", "recurrence", "lstm", "language_model", "corpora", "training", "evaluation",
+    "gates", "recurrence", "lstm", "inspection", "language_model", "corpora", "evaluation",
+    "options", "training", "runs",
 )  # fmt: skip
-RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
-
-
-class RunError(RuntimeError):
-    """A run is missing, damaged, or already under way."""
+GATE_STRANDS = 20  # strands of text on which gates are recorded, 71 tokens of each
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,6 @@ class Experiment:
     fingerprint: str
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run as its directory records it."""
-
-    directory: Path
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    provenance: dict[str, Any]
-
-
 def prepare(configuration: Configuration, device: str | None = None) -> Experiment:
     """Load the corpus and initialise the model from the seed.
 
@@ -79,18 +66,27 @@ def prepare(configuration: Configuration, device: str | None = None) -> Experime
 
     Raises:
         CorpusError: the corpus cannot be loaded.
+        RunError: a split is too short to be measured.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(configuration.threads)
     # Vanishing probabilities and gradients would be denormal numbers, which are ten times slower.
     torch.set_flush_denormal(True)
     corpus = load_corpus(configuration.corpus)
+    needed = 2 * max(GATE_STRANDS, configuration.training.eval_batch_size)
+    for split in ("valid", "test"):
+        if len(getattr(corpus, split)) < needed:
+            raise RunError(
+                f"the {split} text of {corpus.name} has {len(getattr(corpus, split))} tokens; "
+                f"at least {needed} are needed: use a longer text"
+            )
     torch.manual_seed(configuration.seed)
     model = build_model(configuration, len(corpus.vocabulary), device)
     determinants = {
         "configuration": asdict(configuration),
         "code": code_checksum(TRAINING_MODULES),
         "data": corpus.checksums,
+        "entropy_floor": corpus.entropy_floor,
         "torch": torch.__version__,
         "device": device,
     }
@@ -110,101 +106,61 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
     """
     configuration, directory = experiment.configuration, experiment.directory
     with _locked(directory):
-        if _fingerprint(directory) != experiment.fingerprint:
-            if (directory / "config.json").exists():
-                print(f"{directory}: settings, code or data have changed; the run starts anew")
-            for name in (*RECORDS, "model.safetensors"):
-                (directory / name).unlink(missing_ok=True)
-            shutil.rmtree(directory / "state", ignore_errors=True)
-            config = asdict(configuration) | {"fingerprint": experiment.fingerprint}
-            write_json(directory / "config.json", config)
-        if not (directory / "summary.json").exists():
-            history = train(
-                experiment.model,
-                experiment.corpus.train,
-                experiment.corpus.valid,
-                configuration.training,
-                directory,
-                seed=configuration.seed,
-                schedule=_schedule(configuration),
-                probe=lambda model: _saturations(model, experiment.corpus.valid),
-                progress_bar=progress_bar,
-            )
-            summary = _summarise(experiment, history)
-            details = {
-                "seed": configuration.seed,
-                "data": {"source": experiment.corpus.source, **experiment.corpus.checksums},
-                "training_seconds": sum(row["seconds"] for row in history),
-            }
-            record = provenance(command(configuration), **details)
-            write_json(directory / "provenance.json", record)
-            write_json(directory / "summary.json", summary)
-        else:
-            load_checkpoint(directory / "model.safetensors", experiment.model)
+        _make_ready(experiment)
+        # The published records of a run come without weights; then it is trained again.
+        if all((directory / name).exists() for name in ("summary.json", "model.safetensors")):
+            load_best(directory / "model.safetensors", experiment.model)
+            return read_run(directory)
+        started = time.perf_counter()
+        resumed = (directory / "state").exists()
+        history = train(
+            experiment.model,
+            experiment.corpus.train,
+            experiment.corpus.valid,
+            configuration.training,
+            directory,
+            seed=configuration.seed,
+            schedule=_schedule(configuration),
+            probe=lambda model: _saturations(model, experiment.corpus.valid),
+            progress_bar=progress_bar,
+        )
+        summary = _summarise(experiment, history)
+        record = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
+        record["training_seconds"] = sum(row["seconds"] for row in history)
+        # Of the whole run, evaluations included; unknown for a run made in several sittings.
+        record["seconds"] = None if resumed else time.perf_counter() - started
+        record["resumed"] = resumed
+        write_json(directory / "provenance.json", record)
+        write_json(directory / "summary.json", summary)
     return read_run(directory)
 
 
-def read_run(directory: Path | str) -> Run:
-    """Read the records of a finished run.
-
-    Raises:
-        RunError: the run is not finished, or a record is missing or damaged.
-    """
-    directory = Path(directory)
-    try:
-        config, summary, record = (
-            json.loads((directory / name).read_text(encoding="utf-8"))
-            for name in ("config.json", "summary.json", "provenance.json")
+def _make_ready(experiment: Experiment) -> None:
+    """Clear the run directory of an outdated run and of half-written files; record the start."""
+    configuration, directory = experiment.configuration, experiment.directory
+    for part in directory.rglob("*.part"):  # left by a kill
+        part.unlink()
+    old = _config(directory)
+    if old.get("corpus", configuration.corpus) != configuration.corpus:
+        raise RunError(
+            f"{directory} holds a run on the corpus {old['corpus']}, not on "
+            f"{configuration.corpus}: rename one of the folders, or set G2LSTM_RUNS to another one"
         )
-        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return Run(directory, config, summary, [json.loads(line) for line in lines], record)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{directory} holds no finished run: {error}") from error
-
-
-def find_runs(
-    preset: str, corpus: str | None = None, seeds: Iterable[int] | None = None
-) -> list[Run]:
-    """All finished runs of a preset and corpus, by gate (in the paper's order), settings and seed.
-
-    Args:
-        preset: see `configure`.
-        corpus: default: the preset's.
-        seeds: default: all there are.
-
-    Raises:
-        RunError: there is none, or a seed asked for is missing for a gate; says how to make it.
-    """
-    example = configure(preset=preset, corpus=corpus)
-    folder = run_directory(example).parents[1]
-    runs = [read_run(path.parent) for path in folder.glob("*/seed-*/summary.json")]
-    if seeds is not None:
-        wanted = set(seeds)
-        runs = [run for run in runs if run.config["seed"] in wanted]
-        for gate in GATES:
-            there = {run.config["seed"] for run in runs if run.config["gate"] == gate}
-            for seed in sorted(wanted - there):
-                missing = configure(preset=preset, corpus=corpus, gate=gate, seed=seed)
-                raise RunError(
-                    f"no finished run of gate {gate!r} with seed {seed} in {folder}; "
-                    f"make it with: {command(missing)}"
-                )
-    if not runs:
-        raise RunError(f"no finished run in {folder}; make one with: {command(example)}")
-    return sorted(
-        runs,
-        key=lambda run: (
-            GATES.index(run.config["gate"]), run.directory.parent.name, run.config["seed"]
-        ),
-    )  # fmt: skip
-
-
-def copy_records(runs: Iterable[Run], results: Path) -> None:
-    """Copy the records of ``runs`` (not the weights) to ``results``/runs, for publication."""
-    for run in runs:
-        target = results / "runs" / Path(*run.directory.resolve().parts[-5:])
-        for name in RECORDS:
-            write_text(target / name, (run.directory / name).read_text(encoding="utf-8"))
+    if old.get("fingerprint") == experiment.fingerprint:
+        if any((directory / name).exists() for name in ("state", "model.safetensors")):
+            return
+    elif old:
+        print(f"{directory}: settings, code or data have changed; the run starts anew")
+    for name in (*RECORDS, "model.safetensors"):
+        (directory / name).unlink(missing_ok=True)
+    shutil.rmtree(directory / "state", ignore_errors=True)
+    local = not experiment.corpus.source.startswith("hub:")
+    source = "local files" if local else experiment.corpus.source
+    data = {"source": source, "sha256": experiment.corpus.checksums}
+    record = provenance(command(configuration), seed=configuration.seed, data=data)
+    write_json(directory / "provenance.json", record)
+    config = asdict(configuration) | {"fingerprint": experiment.fingerprint}
+    write_json(directory / "config.json", config)
 
 
 @contextmanager
@@ -218,11 +174,11 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
-def _fingerprint(directory: Path) -> str | None:
+def _config(directory: Path) -> dict[str, Any]:
     try:
-        return json.loads((directory / "config.json").read_text(encoding="utf-8"))["fingerprint"]
-    except (OSError, ValueError, KeyError):
-        return None
+        return json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _schedule(configuration: Configuration) -> TemperatureSchedule | None:
@@ -271,7 +227,7 @@ def _summarise(experiment: Experiment, history: list[dict[str, Any]]) -> dict[st
 @torch.no_grad()
 def _recorded(model: LanguageModel, tokens: torch.Tensor, training: bool) -> dict[str, Any]:
     """Input and forget gates [all values] of every layer on the first 1,400 tokens, or so."""
-    strands = batchify(tokens[:1420], 20).to(model.embedding.weight.device)
+    strands = batchify(tokens[: 71 * GATE_STRANDS], GATE_STRANDS).to(model.embedding.weight.device)
     mode = model.training
     model.train(training)
     with torch.random.fork_rng(), record_gates(model) as records:

@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from g2lstm.evaluation import batchify, evaluate
 from g2lstm.files import write_text
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.language_model import LanguageModel, State, detach
+from g2lstm.options import TrainingOptions
 
 # Columns of the metrics that depend on the machine's speed; all others repeat exactly.
 TIMING_COLUMNS = ("seconds", "tokens_per_second")
@@ -28,71 +28,6 @@ CHECK_INTERVAL = 20  # steps between looks at the loss: each one waits for a GPU
 
 class TrainingDivergedError(RuntimeError):
     """The loss became NaN, infinite or worse than guessing; earlier checkpoints are intact."""
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """How to train; the defaults are AWD-LSTM's for Penn Treebank.
-
-    Attributes:
-        epochs: passes over the training text.
-        finetune_epochs: further passes with averaged SGD from the best weights (AWD-LSTM's second
-            stage); ends early by the rule of ``nonmono``.
-        batch_size: parallel strands of text.
-        bptt: mean number of steps of truncated back-propagation; jittered as in AWD-LSTM.
-        optimizer: "sgd" (turns into averaged SGD by ``nonmono``: NT-ASGD) or "adamw".
-        learning_rate: peak learning rate; with "sgd" scaled by segment length / ``bptt``.
-        learning_rate_schedule: "constant" or "cosine" (to 0 at the end of ``epochs``).
-        warmup: share of the run in which the learning rate rises linearly from 0.
-        weight_decay: L2 penalty ("sgd") or decoupled decay ("adamw").
-        clip: maximum norm of the gradient.
-        alpha: activation regularisation, times the mean square of the dropped-out output.
-        beta: temporal activation regularisation, times the mean square change of the raw output.
-        nonmono: start averaging when the validation loss is worse than its best before the last
-            ``nonmono`` epochs; 0: never ("sgd" only).
-        patience: stop after this many epochs without a better validation loss; 0: never.
-        precision: "float32" or "bfloat16" (products only, by autocast).
-        eval_batch_size: parallel strands of the validation text.
-    """
-
-    epochs: int = 750
-    finetune_epochs: int = 0
-    batch_size: int = 20
-    bptt: int = 70
-    optimizer: str = "sgd"
-    learning_rate: float = 30.0
-    learning_rate_schedule: str = "constant"
-    warmup: float = 0.0
-    weight_decay: float = 1.2e-6
-    clip: float = 0.25
-    alpha: float = 2.0
-    beta: float = 1.0
-    nonmono: int = 5
-    patience: int = 0
-    precision: str = "float32"
-    eval_batch_size: int = 10
-
-    def __post_init__(self) -> None:
-        choices = {
-            "optimizer": ("sgd", "adamw"),
-            "learning_rate_schedule": ("constant", "cosine"),
-            "precision": ("float32", "bfloat16"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                value = getattr(self, name)
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("epochs", "batch_size", "bptt", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
-        for name in ("finetune_epochs", "weight_decay", "alpha", "beta", "nonmono", "patience"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be in [0, 1), got {self.warmup!r}")
 
 
 def train(
@@ -140,34 +75,31 @@ def train(
     checkpoint = directory / "state" / "checkpoint.safetensors"
     best = directory / "model.safetensors"
     strands = batchify(train_tokens, options.batch_size).to(model.embedding.weight.device)
-    torch.manual_seed(seed)
+    # Not the seed of the initial weights: the masks would be made of the same random numbers.
+    torch.manual_seed(seed + 2**32)
 
     history: list[dict[str, Any]] = []
     averaging, stopped = False, False
-    optimizer = _optimizer(model, options, averaging)
     if checkpoint.exists():
         averaging = read_progress(checkpoint)["averaging"]
         optimizer = _optimizer(model, options, averaging)
         progress = load_checkpoint(checkpoint, model, optimizer)
         history, stopped = progress["history"], progress["stopped"]
         _write_metrics(directory, history)
+    else:
+        optimizer = _optimizer(model, options, averaging)
+        progress = {"history": history, "averaging": averaging, "stopped": stopped}
+        save_checkpoint(checkpoint, model, optimizer, progress)
 
     total_epochs = options.epochs + options.finetune_epochs
+    epoch_tokens = (len(strands) - 1) * options.batch_size
     bar = tqdm(
-        total=total_epochs * (len(strands) - 1) * options.batch_size,
-        initial=len(history) * (len(strands) - 1) * options.batch_size,
+        total=total_epochs * epoch_tokens, initial=len(history) * epoch_tokens,
         unit="tok", unit_scale=True, disable=not progress_bar, mininterval=1.0,
     )  # fmt: skip
     with bar:
         while len(history) < total_epochs and not stopped:
             epoch = len(history)
-            if epoch == options.epochs or (
-                not averaging and _stagnates(history, options) and epoch < options.epochs
-            ):
-                if epoch == options.epochs:
-                    load_checkpoint(best, model)
-                averaging = True
-                optimizer = _optimizer(model, options, averaging)
             row = _train_epoch(
                 model, strands, optimizer, options, schedule, seed, epoch, averaging, bar
             )
@@ -176,15 +108,19 @@ def train(
                 row |= {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
                 if probe is not None:
                     row |= probe(model)
-                if not math.isfinite(result.loss):
-                    raise TrainingDivergedError(
-                        f"validation loss is {result.loss} after epoch {epoch + 1}; the checkpoint "
-                        f"in {directory} is of the epoch before: lower learning_rate or clip"
-                    )
+                _check_loss(model, result.loss, f"validation loss after epoch {epoch + 1}")
                 if result.loss < min((r["valid_loss"] for r in history), default=math.inf):
-                    save_checkpoint(best, model, progress={"epoch": epoch + 1})
+                    about = {"epoch": epoch + 1, "temperature": model.temperature}
+                    save_checkpoint(best, model, progress=about)
             history.append(row)
             stopped = _is_over(history, options)
+            if len(history) == options.epochs and options.finetune_epochs and not stopped:
+                load_best(best, model)
+                averaging = True
+                optimizer = _optimizer(model, options, averaging)
+            elif not averaging and _stagnates(history, options):
+                averaging = True
+                optimizer = _optimizer(model, options, averaging)
             progress = {"history": history, "averaging": averaging, "stopped": stopped}
             save_checkpoint(checkpoint, model, optimizer, progress)
             _write_metrics(directory, history)
@@ -192,8 +128,17 @@ def train(
                 f"epoch {epoch + 1:3d}/{total_epochs}  train {row['train_perplexity']:8.2f}  "
                 f"valid {row['valid_perplexity']:8.2f}  {row['tokens_per_second']:.0f} tokens/s"
             )
-    load_checkpoint(best, model)
+    load_best(best, model)
     return history
+
+
+def load_best(path: Path | str, model: LanguageModel) -> None:
+    """Load the weights in ``path`` (``model.safetensors``) and the temperature they belong to.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another model.
+    """
+    model.temperature = load_checkpoint(path, model)["temperature"]
 
 
 def _train_epoch(
@@ -209,7 +154,6 @@ def _train_epoch(
 ) -> dict[str, Any]:
     model.train()
     device = strands.device
-    guessing = math.log(model.embedding.num_embeddings)
     state: State | None = None
     total = torch.zeros((), dtype=torch.float64, device=device)
     count = 0
@@ -248,11 +192,7 @@ def _train_epoch(
         bar.update(size)
         if step % CHECK_INTERVAL == 0 or step == len(bounds):
             mean = float(total) / count
-            if not math.isfinite(mean) or mean > 2 * guessing:
-                raise TrainingDivergedError(
-                    f"training loss is {mean} in epoch {epoch + 1}, step {step} (guessing gives "
-                    f"{guessing:.2f}); the last checkpoint is intact: lower learning_rate or clip"
-                )
+            _check_loss(model, mean, f"training loss in epoch {epoch + 1}, step {step}")
             perplexity = f"{math.exp(mean):.1f}"
             bar.set_postfix(epoch=epoch + 1, loss=f"{mean:.3f}", ppl=perplexity, refresh=False)
     seconds = time.perf_counter() - started
@@ -266,6 +206,15 @@ def _train_epoch(
         "seconds": seconds,
         "tokens_per_second": count / seconds,
     }
+
+
+def _check_loss(model: LanguageModel, loss: float, what: str) -> None:
+    guessing = math.log(model.embedding.num_embeddings)
+    if not math.isfinite(loss) or loss > 2 * guessing:
+        raise TrainingDivergedError(
+            f"{what} is {loss} (guessing gives {guessing:.2f}); the checkpoint of the epoch before "
+            "is intact: lower learning_rate or clip"
+        )
 
 
 def jittered_bounds(length: int, bptt: int, seed: int, epoch: int) -> Iterator[tuple[int, int]]:
@@ -306,19 +255,23 @@ def _optimizer(
 
 
 def _stagnates(history: list[dict[str, Any]], options: TrainingOptions) -> bool:
-    """NT-ASGD's trigger: worse than the best before the last ``nonmono`` epochs."""
+    """NT-ASGD's trigger for the stage before fine-tuning."""
     if options.optimizer != "sgd" or not options.nonmono:
         return False
-    losses = [row["valid_loss"] for row in history]
-    return len(losses) > options.nonmono and losses[-1] > min(losses[: -options.nonmono])
+    return _is_worse([row["valid_loss"] for row in history], options.nonmono)
+
+
+def _is_worse(losses: list[float], nonmono: int) -> bool:
+    """Whether the last loss is above the best of the others but the ``nonmono`` before it."""
+    *past, last = losses
+    return len(past) > nonmono and last > min(past[:-nonmono])
 
 
 def _is_over(history: list[dict[str, Any]], options: TrainingOptions) -> bool:
     losses = [row["valid_loss"] for row in history]
     finetuning = losses[options.epochs :]
     if finetuning:
-        window = options.nonmono or len(finetuning)
-        return len(finetuning) > window and finetuning[-1] > min(finetuning[:-window])
+        return bool(options.nonmono) and _is_worse(finetuning, options.nonmono)
     since_best = len(losses) - 1 - losses.index(min(losses))
     return bool(options.patience) and not options.finetune_epochs and since_best >= options.patience
 

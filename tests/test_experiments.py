@@ -73,6 +73,15 @@ def test_whatever_departs_from_the_preset_is_in_the_folder_name():
     assert len(names) == 9
 
 
+def test_equal_settings_make_equal_configurations(tmp_path, monkeypatch):
+    assert configure(noise_probability=1) == configure(noise_probability=1.0)
+    assert configure(overrides={"dropout": 0}) == configure(overrides={"dropout": 0.0})
+    monkeypatch.chdir(tmp_path)
+    here = configure(corpus=".")
+    assert here.corpus == str(tmp_path)
+    assert run_directory(here).parts[-4] == tmp_path.name
+
+
 def test_overrides_reach_training_and_model():
     configuration = configure(overrides={"epochs": 2, "hidden_size": 9, "dropout": 0, "threads": 2})
     assert configuration.training.epochs == 2

@@ -74,6 +74,10 @@ def test_two_level_softmax_by_hand():
     torch.testing.assert_close(model.log_probabilities(h)[word].exp(), expected)
 
 
+def test_a_cutoff_beyond_the_vocabulary_is_an_ordinary_softmax():
+    assert make(cutoff=30).state_dict().keys() == make().state_dict().keys()
+
+
 def test_a_text_without_rare_words_has_a_finite_loss():
     model = make(cutoff=7)
     loss = model.loss(torch.randn(5, 12, requires_grad=True), torch.zeros(5, dtype=torch.long))
@@ -156,7 +160,7 @@ def test_every_parameter_gets_a_gradient(gate):
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         ({"dropout": 1.5}, "got 1.5"),
         ({"gate": "hard"}, "got 'hard'"),
-        ({"cutoff": 30}, "cutoff must be in"),
+        ({"cutoff": -1}, "cutoff must not be negative, got -1"),
     ],
 )
 def test_a_bad_argument_is_named(changes, message):

@@ -1,14 +1,20 @@
 import fcntl
 import json
 import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from g2lstm import runs as runs_module
 from g2lstm.evaluation import evaluate
-from g2lstm.experiments import configure, run_directory
+from g2lstm.experiments import PRESETS, ParameterError, configure, run_directory
+from g2lstm.gates import GATES
 from g2lstm.inspection import record_gates
+from g2lstm.provenance import _essence
+from g2lstm.records import RECORDS, RunError, copy_records, find_runs, read_run
 from g2lstm.results import (
     PAPER_PTB_PERPLEXITY,
     mean_and_spread,
@@ -19,7 +25,7 @@ from g2lstm.results import (
     run_label,
     summary_frame,
 )
-from g2lstm.runs import RECORDS, RunError, copy_records, find_runs, prepare, read_run, train_or_load
+from g2lstm.runs import prepare, train_or_load
 
 TINY = {
     "epochs": 2,
@@ -69,7 +75,9 @@ def test_a_run_records_what_it_measured(root, corpus):
     assert summary["unigram_perplexity"] == pytest.approx(math.exp(words), rel=0.05)
     assert len(run.metrics) == summary["epochs"] == 2
     assert run.provenance["seed"] == 1
-    assert run.provenance["data"]["train"] == text.checksums["train"]
+    assert run.provenance["data"] == {"source": "local files", "sha256": text.checksums}
+    assert run.provenance["seconds"] > run.provenance["training_seconds"] > 0
+    assert run.provenance["resumed"] is False
     assert run.provenance["versions"]["torch"] == torch.__version__.split("+")[0] or (
         run.provenance["versions"]["torch"] == torch.__version__
     )
@@ -98,6 +106,59 @@ def test_a_finished_run_is_loaded_not_trained(root, corpus, monkeypatch):
     assert same == run
     text = first.corpus.test
     assert evaluate(second.model, text) == evaluate(first.model, text)
+
+
+def test_published_records_without_weights_are_trained_again(root, corpus):
+    _, run = finish(corpus)
+    (run.directory / "model.safetensors").unlink()
+    shutil.rmtree(run.directory / "state")
+    _, again = finish(corpus)
+    assert again.summary == run.summary
+    assert again.provenance["resumed"] is False
+
+
+def test_an_interrupted_run_goes_on(root, corpus, monkeypatch):
+    _, whole = finish(corpus)
+    shutil.rmtree(whole.directory)
+    saturations = runs_module._saturations
+
+    def interrupt(model, tokens):
+        if (whole.directory / "metrics.jsonl").exists():
+            raise KeyboardInterrupt
+        return saturations(model, tokens)
+
+    monkeypatch.setattr(runs_module, "_saturations", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        finish(corpus)
+    monkeypatch.setattr(runs_module, "_saturations", saturations)
+    (whole.directory / "state/.checkpoint.safetensors.x.part").write_text("half")
+    _, run = finish(corpus)
+    assert run.summary == whole.summary
+    assert run.provenance["resumed"] is True
+    assert run.provenance["seconds"] is None
+    assert not list(run.directory.rglob("*.part"))
+
+
+def test_two_corpora_of_one_name_do_not_share_a_run(root, corpus, tmp_path):
+    finish(corpus)
+    other = tmp_path / "other" / Path(corpus).name
+    shutil.copytree(corpus, other)
+    with pytest.raises(RunError, match="holds a run on the corpus"):
+        finish(str(other))
+
+
+def test_a_text_too_short_to_measure_is_named(root, tmp_path):
+    for split, lines in (("train", 100), ("valid", 2), ("test", 100)):
+        (tmp_path / f"{split}.txt").write_text("a b c d e\n" * lines)
+    with pytest.raises(RunError, match=r"the valid text of .* has 12 tokens; at least 40"):
+        prepare(configure(corpus=str(tmp_path)), device="cpu")
+
+
+def test_comments_and_docstrings_do_not_make_another_code():
+    source = 'def f(x):\n    """What."""\n    return x + 1  # why\n'
+    same = "def f(x):\n    'Other.'\n\n    return (x + 1)\n"
+    assert _essence(source) == _essence(same)
+    assert _essence(source) != _essence(source.replace("1", "2"))
 
 
 @pytest.mark.parametrize("change", ["data", "code"])
@@ -135,9 +196,13 @@ def test_find_runs_sorts_by_gate_and_seed_and_names_what_is_missing(root, corpus
         ("gumbel", 1),
         ("gumbel", 2),
     ]
-    with pytest.raises(RunError, match="no finished run of gate 'sigmoid' with seed 2") as caught:
+    # These have overrides: they are not what is asked for by seed.
+    with pytest.raises(RunError, match="no finished run of gate 'sigmoid' with seed 1") as caught:
         find_runs("quick", corpus, seeds=[1, 2])
     assert "papermill" in str(caught.value)
+    for seeds in (1, "1", []):
+        with pytest.raises(ParameterError, match="seeds must be a list of integers"):
+            find_runs("quick", corpus, seeds=seeds)
     with pytest.raises(RunError, match="no finished run in"):
         find_runs("small", corpus)
 
@@ -163,7 +228,7 @@ def test_tables_over_runs(root, corpus, tmp_path):
     assert table["seeds"].tolist() == [2, 2]
     assert len(metrics_frame(found)) == 8
     histograms = mean_histograms(found)
-    assert list(histograms) == table["model"].tolist()
+    assert list(histograms) == table["model"].tolist() == frame["gate"].unique().tolist()
     assert all(sum(part["input"]) == pytest.approx(1) for part in histograms.values())
     record = results_provenance(found, "some command")
     assert [source["seed"] for source in record["runs"]] == [1, 2, 1, 2]
@@ -174,6 +239,20 @@ def test_tables_over_runs(root, corpus, tmp_path):
     assert len(copies) == 4
     assert {path.name for path in copies[0].iterdir()} == set(RECORDS)
     assert read_run(copies[0]).summary == found[2].summary
+
+
+def test_a_run_in_default_settings_goes_by_its_gate(root, corpus, monkeypatch):
+    small = replace(PRESETS["quick"].training, epochs=1)
+    preset = replace(PRESETS["quick"], model={"embedding_size": 6, "num_layers": 1}, training=small)
+    monkeypatch.setitem(PRESETS, "quick", preset)
+    for gate in GATES:
+        finish(corpus, gate=gate, overrides={})
+    finish(corpus, gate="gumbel", temperature=0.5, overrides={})
+    frame = summary_frame(find_runs("quick", corpus))
+    assert frame["gate"].tolist() == [*GATES[:2], "G2-LSTM (tau=0.5)", "gumbel"]
+    table = perplexity_table(frame)
+    assert table["paper (PTB, cache pointer)"].tolist() == ["52.8", "53.2", "", "52.1"]
+    assert len(find_runs("quick", corpus, seeds=[1])) == 3
 
 
 def test_labels_name_settings_that_are_not_default(root, corpus):

@@ -4,22 +4,24 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
+from g2lstm import files
 from g2lstm.checkpoint import CheckpointError, load_checkpoint, read_progress, save_checkpoint
 from g2lstm.evaluation import evaluate
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.language_model import LanguageModel
+from g2lstm.options import TrainingOptions
 from g2lstm.training import (
     TIMING_COLUMNS,
     TrainingDivergedError,
-    TrainingOptions,
+    _stagnates,
     jittered_bounds,
+    load_best,
     train,
 )
 
@@ -75,7 +77,8 @@ def test_a_run_leaves_its_files_and_the_best_weights(tmp_path):
     best = min(metrics, key=lambda row: row["valid_loss"])
     assert evaluate(model, TEXT[:200], 2, 10).loss == best["valid_loss"]
     other = make()
-    assert load_checkpoint(tmp_path / "model.safetensors", other) == {"epoch": best["epoch"]}
+    about = load_checkpoint(tmp_path / "model.safetensors", other)
+    assert about == {"epoch": best["epoch"], "temperature": 0.9}
     assert same_weights(model, other)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "metrics.jsonl",
@@ -93,76 +96,119 @@ def test_the_seed_decides(tmp_path):
     assert repeatable(metrics) != repeatable(other)
 
 
-NT_ASGD = replace(SGD, epochs=7, learning_rate=20.0, clip=0.5, nonmono=1)
+NT_ASGD = replace(SGD, epochs=8, learning_rate=30.0, clip=0.5, nonmono=1)
 
 
-@pytest.mark.parametrize("options", [ADAMW, SGD, NT_ASGD, replace(SGD, finetune_epochs=2)])
-@pytest.mark.parametrize("when", ["early", "late"])
-def test_a_stopped_run_goes_on_exactly(tmp_path, options, when):
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [replace(ADAMW, epochs=2), NT_ASGD, replace(SGD, epochs=2, finetune_epochs=2)],
+    ids=["adamw", "nt-asgd", "finetune"],
+)
+def test_a_run_killed_at_any_write_goes_on_exactly(tmp_path, monkeypatch, options):
     whole, metrics = run(tmp_path / "whole", options)
-    epochs_before = 1 if when == "early" else len(metrics) - 1
+    replace_file = files.os.replace
+    finished = False
+    write = 0
+    while not finished:
+        write += 1
+        for when in ("before", "after"):
+            left = write
 
-    class Killed(Exception):
-        pass
+            def killing(source, target, when=when):
+                nonlocal left
+                left -= 1
+                if left == 0 and when == "before":
+                    raise Killed
+                replace_file(source, target)
+                if left == 0:
+                    raise Killed
 
-    seen = []
+            folder = tmp_path / f"{when}-{write}"
+            monkeypatch.setattr(files.os, "replace", killing)
+            try:
+                run(folder, options)
+                finished = True
+            except Killed:
+                pass
+            monkeypatch.setattr(files.os, "replace", replace_file)
+            torch.rand(5)  # the random state is the checkpoint's, not the process's
+            resumed, rest = run(folder, options)
+            assert repeatable(rest) == repeatable(metrics), (when, write)
+            assert same_weights(resumed, whole), (when, write)
+    assert write > 2 * len(metrics)
 
-    def kill(model):
-        seen.append(model)
-        if len(seen) > epochs_before:
-            raise Killed
-        return {}
 
-    with pytest.raises(Killed):
-        run(tmp_path / "parts", options, probe=kill)
-    assert len((tmp_path / "parts/metrics.jsonl").read_text().splitlines()) == epochs_before
-    torch.rand(5)  # the random state is the checkpoint's, not the process's
-    resumed, rest = run(tmp_path / "parts", options)
+def test_an_interrupted_first_epoch_starts_again_from_the_initial_weights(tmp_path):
+    whole, metrics = run(tmp_path / "whole")
+    model = make()
+
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", model=model, probe=interrupt)
+    resumed, rest = run(tmp_path / "parts", model=model)
     assert repeatable(rest) == repeatable(metrics)
     assert same_weights(resumed, whole)
 
 
-SCRIPT = textwrap.dedent("""
-    import sys
-    sys.path[:0] = {path!r}
-    from test_training import run, NT_ASGD
-    from dataclasses import replace
-    run(sys.argv[1], replace(NT_ASGD, epochs=20))
-""")
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from test_training import ADAMW, run
+calls = []
+def probe(model):
+    calls.append(1)
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {{}}
+run(sys.argv[1], ADAMW, probe=probe)
+"""
 
 
-def test_a_killed_process_goes_on_exactly(tmp_path):
-    options = replace(NT_ASGD, epochs=20)
-    whole, metrics = run(tmp_path / "whole", options)
-    script = SCRIPT.format(path=[os.path.dirname(__file__)])
-    target = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, target], stdout=subprocess.PIPE, text=True
-    )
-    for line in process.stdout:  # kill it in the middle of an epoch
-        if line.startswith("epoch   8"):
-            break
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    done = len(read_progress(target / "state/checkpoint.safetensors")["history"])
-    assert 8 <= done < 20
-    resumed, rest = run(target, options)
+def test_a_process_killed_by_a_signal_goes_on_exactly(tmp_path):
+    whole, metrics = run(tmp_path / "whole")
+    script = SCRIPT.format(tests=os.path.dirname(__file__))
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "killed"], capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert len((tmp_path / "killed/metrics.jsonl").read_text().splitlines()) == 2
+    resumed, rest = run(tmp_path / "killed")
     assert repeatable(rest) == repeatable(metrics)
     assert same_weights(resumed, whole)
 
 
-def test_sgd_turns_into_averaged_sgd_when_validation_stagnates(tmp_path):
+@pytest.mark.parametrize(
+    ("losses", "nonmono", "expected"),
+    [
+        ([3, 2], 1, False),
+        ([3, 2, 2.5], 1, False),  # the best but the last one before is 3
+        ([3, 2, 2.5, 2.6], 1, True),
+        ([3, 2, 1, 1.5, 1.4, 1.3], 2, True),
+        ([3, 2, 1, 1.5, 1.4, 0.9], 2, False),
+        ([1, 2, 2, 2, 2, 2], 5, False),
+        ([1, 2, 2, 2, 2, 2, 2], 5, True),
+    ],
+)
+def test_averaging_starts_as_in_awd_lstm(losses, nonmono, expected):
+    history = [{"valid_loss": loss} for loss in losses]
+    assert _stagnates(history, replace(SGD, nonmono=nonmono)) is expected
+    # AWD-LSTM's main.py, epoch by epoch: losses are appended after the test.
+    best_val_loss, triggered = [], False
+    for loss in losses:
+        triggered = len(best_val_loss) > nonmono and loss > min(best_val_loss[:-nonmono])
+        best_val_loss.append(loss)
+    assert triggered is expected
+
+
+def test_sgd_turns_into_averaged_sgd_and_stays(tmp_path):
     _, metrics = run(tmp_path, NT_ASGD)
     averaging = [row["averaging"] for row in metrics]
-    losses = [row["valid_loss"] for row in metrics]
-    expected, on = [], False
-    for epoch in range(len(losses)):
-        past = losses[:epoch]
-        on = on or (len(past) > 1 and past[-1] > min(past[:-1]))
-        expected.append(on)
-    assert averaging == expected
-    assert True in averaging
+    assert averaging == sorted(averaging)
+    assert set(averaging) == {False, True}
 
 
 def test_averaged_sgd_evaluates_the_mean_of_the_iterates(tmp_path):
@@ -216,7 +262,12 @@ def test_the_schedule_sets_the_temperature(tmp_path):
     assert temperatures == sorted(temperatures, reverse=True)
     assert 0.2 < temperatures[-1] < 0.25  # of the last step, which is shortly before the end
     assert temperatures[0] == pytest.approx(0.8, abs=0.05)
-    assert model.temperature == temperatures[-1]
+    # The best weights keep the temperature they were measured with.
+    best = min(metrics, key=lambda row: row["valid_loss"])
+    assert model.temperature == best["temperature"]
+    again = make()
+    load_best(tmp_path / "model.safetensors", again)
+    assert again.temperature == best["temperature"]
 
 
 def test_patience_stops_early_and_stays_stopped(tmp_path):
@@ -249,7 +300,7 @@ def test_a_nan_loss_is_an_error_and_the_checkpoint_stays(tmp_path):
     model.loss = lambda *arguments, **names: (
         original(*arguments, **names) * (float("nan") if calls and model.training else 1.0)
     )
-    with pytest.raises(TrainingDivergedError, match="training loss is nan in epoch 2"):
+    with pytest.raises(TrainingDivergedError, match=r"training loss in epoch 2, step \d+ is nan"):
         run(tmp_path, options, model, probe=poison)
     assert len(read_progress(tmp_path / "state/checkpoint.safetensors")["history"]) == 1
     load_checkpoint(tmp_path / "model.safetensors", make())
@@ -259,7 +310,7 @@ def test_a_loss_worse_than_guessing_is_an_error(tmp_path):
     options = replace(SGD, learning_rate=1e4, clip=1e6, alpha=0.0, beta=0.0)
     with pytest.raises(TrainingDivergedError, match="lower learning_rate or clip"):
         run(tmp_path, options)
-    assert not (tmp_path / "state/checkpoint.safetensors").exists()
+    assert read_progress(tmp_path / "state/checkpoint.safetensors")["history"] == []
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x00" * 100, None])
@@ -303,6 +354,7 @@ def test_jittered_segments_cover_the_text_with_the_right_mean():
         ({"learning_rate": float("nan")}, "learning_rate must be greater than 0, got nan"),
         ({"alpha": -1.0}, "alpha must not be negative"),
         ({"warmup": 1.0}, "warmup must be in"),
+        ({"finetune_epochs": 1}, "finetune_epochs=1 needs optimizer='sgd'"),
         ({"precision": "int8"}, "precision must be one of"),
     ],
 )

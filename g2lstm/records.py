@@ -1,0 +1,98 @@
+"""Records of finished runs: reading them, finding them, copying them for publication."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from g2lstm.experiments import ParameterError, command, configure, run_directory
+from g2lstm.files import write_text
+from g2lstm.gates import GATES
+
+RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
+
+
+class RunError(RuntimeError):
+    """A run is missing, damaged, or already under way."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run as its directory records it."""
+
+    directory: Path
+    config: dict[str, Any]
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    provenance: dict[str, Any]
+
+
+def read_run(directory: Path | str) -> Run:
+    """Read the records of a finished run.
+
+    Raises:
+        RunError: the run is not finished, or a record is missing or damaged.
+    """
+    directory = Path(directory)
+    try:
+        config, summary, record = (
+            json.loads((directory / name).read_text(encoding="utf-8"))
+            for name in ("config.json", "summary.json", "provenance.json")
+        )
+        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return Run(directory, config, summary, [json.loads(line) for line in lines], record)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{directory} holds no finished run: {error}") from error
+
+
+def find_runs(
+    preset: str, corpus: str | None = None, seeds: Iterable[int] | None = None
+) -> list[Run]:
+    """Finished runs of a preset and corpus, by gate (in the paper's order), settings and seed.
+
+    Args:
+        preset: see `configure`.
+        corpus: default: the preset's.
+        seeds: exactly the runs of the three gates, in their default settings, with these seeds;
+            default: every run there is, those with other settings and overrides too.
+
+    Raises:
+        RunError: there is none, or one asked for is missing; says how to make it.
+        ParameterError: ``seeds`` is not a list of integers, or an unknown preset.
+    """
+    example = configure(preset=preset, corpus=corpus)
+    folder = run_directory(example).parents[1]
+    if seeds is None:
+        runs = [read_run(path.parent) for path in folder.glob("*/seed-*/summary.json")]
+        if not runs:
+            raise RunError(f"no finished run in {folder}; make one with: {command(example)}")
+        return sorted(
+            runs,
+            key=lambda run: (
+                GATES.index(run.config["gate"]),
+                run.directory.parent.name,
+                run.config["seed"],
+            ),
+        )
+    if not isinstance(seeds, list | tuple) or not seeds:
+        raise ParameterError(f"seeds must be a list of integers, such as [1, 2], got {seeds!r}")
+    runs = []
+    for gate in GATES:
+        for seed in seeds:
+            wanted = configure(preset=preset, corpus=corpus, gate=gate, seed=seed)
+            if not (run_directory(wanted) / "summary.json").exists():
+                raise RunError(
+                    f"no finished run of gate {gate!r} with seed {seed} in {folder}; "
+                    f"make it with: {command(wanted)}"
+                )
+            runs.append(read_run(run_directory(wanted)))
+    return runs
+
+
+def copy_records(runs: Iterable[Run], results: Path) -> None:
+    """Copy the records of ``runs`` (not the weights) to ``results``/runs, for publication."""
+    for run in runs:
+        target = results / "runs" / Path(*run.directory.resolve().parts[-5:])
+        for name in RECORDS:
+            write_text(target / name, (run.directory / name).read_text(encoding="utf-8"))
