@@ -63,6 +63,16 @@ def test_mask_has_share_p_and_exact_zeros(probability):
     assert low <= probability <= high
 
 
+@pytest.mark.parametrize("shape", [(1,), (7,), (3000,)])
+def test_every_place_gets_noise_with_probability_p(shape):
+    """The last ones too: noise is drawn for some places only, and must not run out."""
+    generator, trials = seeded(14), 3000
+    count = sum((logistic_noise(shape, 0.5, generator=generator) != 0).int() for _ in range(trials))
+    for place in (0, -1):
+        low, high = share_interval(int(count[place]), trials)
+        assert low <= 0.5 <= high
+
+
 def test_mask_and_noise_are_drawn_for_each_element_alone():
     noise = logistic_noise((2, SAMPLES), 0.5, generator=seeded(3)).double()
     for a, b in [
