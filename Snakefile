@@ -18,6 +18,7 @@ import g2lstm.results
 import g2lstm.runs
 from g2lstm.experiments import PRESETS, configure, results_directory, run_directory
 from g2lstm.gates import GATES
+from g2lstm.results import FIGURES
 
 MODULES = sorted(
     os.path.relpath(module.__file__)
@@ -81,7 +82,7 @@ rule gumbel_gates:
         touch(LOGS / "00_gumbel_gates.done"),  # absent from a fresh clone, unlike the notebook
         notebook=RESULTS / "notebooks/00_gumbel_gates.ipynb",
     params:
-        yaml=lambda _: json.dumps({"save_figures": True}),
+        yaml=lambda _: json.dumps({"figures": str(RESULTS / "figures")}),
     log:
         LOGS / "00_gumbel_gates.log",
     shell:
@@ -126,6 +127,12 @@ rule language_model_results:
         summaries,
         notebook="notebooks/02_language_model_results.ipynb",
     output:
+        [RESULTS / f"tables/language_model_{NAME}.{suffix}" for suffix in ("csv", "md")],
+        [
+            RESULTS / f"figures/language_model_{NAME}_{figure}.{suffix}"
+            for figure in FIGURES
+            for suffix in ("png", "svg")
+        ],
         notebook=RESULTS / f"notebooks/02_language_model_results_{NAME}.ipynb",
     params:
         yaml=lambda _: json.dumps({"preset": PRESET, "corpus": CORPUS, "seeds": SEEDS}),

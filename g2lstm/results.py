@@ -14,6 +14,11 @@ from g2lstm.records import Run
 # The paper's Penn Treebank table: test perplexity with the cache pointer, uncompressed.
 PAPER_PTB_PERPLEXITY = {"sigmoid": 52.8, "sharpened": 53.2, "gumbel": 52.1}
 
+# Figures that the notebook of the language-model results saves, as language_model_<corpus>_<name>.
+FIGURES = (
+    "test_perplexity", "validation", "training", "gates_evaluation", "gates_training", "saturation",
+)  # fmt: skip
+
 
 def run_label(run: Run) -> str:
     """The model's name as in the paper; with its settings where they are not the defaults."""

@@ -29,9 +29,7 @@ def printed(notebook, cell):
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gumbel_gates")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("G2LSTM_RESULTS", str(folder / "results"))
-        execute(folder, {**SMALL, "seed": 3, "save_figures": True})
+    execute(folder, {**SMALL, "seed": 3, "figures": str(folder / "figures")})
     return folder, nbformat.read(folder / "out.ipynb", 4)
 
 
@@ -45,11 +43,14 @@ def test_every_figure_is_shown_once_and_saved_with_its_provenance(executed):
         if "image/png" in output.get("data", {})
     ]
     assert len(pictures) == len(FIGURES)
-    saved = folder / "results" / "gumbel_gates"
+    saved = folder / "figures"
     endings = (".png", ".svg", ".provenance.json")
-    assert {file.name for file in saved.iterdir()} == {f + end for f in FIGURES for end in endings}
-    provenance = json.loads((saved / "pushing.provenance.json").read_text())
-    assert provenance["notebook"] == "00_gumbel_gates"
+    assert {file.name for file in saved.iterdir()} == {
+        f"gumbel_gates_{figure}{end}" for figure in FIGURES for end in endings
+    }
+    provenance = json.loads((saved / "gumbel_gates_pushing.provenance.json").read_text())
+    assert "notebooks/00_gumbel_gates.ipynb" in provenance["command"]
+    assert provenance["versions"]["torch"]
     assert SMALL.items() <= provenance.items()
 
 

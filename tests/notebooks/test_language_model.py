@@ -1,0 +1,121 @@
+"""The language-model notebooks run whole with small parameters, and their numbers agree."""
+
+import json
+import math
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import papermill
+import pytest
+
+from g2lstm.gates import GATES
+from g2lstm.records import RECORDS, read_run
+from g2lstm.results import FIGURES
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SMALL = {"epochs": 1, "embedding_size": 24, "learning_rate": 0.02}
+
+
+def execute(name, folder, parameters):
+    output = folder / f"{name}.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", output, parameters, cwd=folder, progress_bar=False
+    )
+    return nbformat.read(output, 4)
+
+
+def pictures(notebook):
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language_model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("G2LSTM_RUNS", str(folder / "runs"))
+        patch.setenv("G2LSTM_RESULTS", str(folder / "results"))
+        runs = {
+            gate: execute(
+                "01_language_model", folder, {"gate": gate, "seed": 5, "overrides": SMALL}
+            )
+            for gate in GATES
+        }
+        results = execute("02_language_model_results", folder, {"seeds": [5]})
+    return folder, runs, results
+
+
+def test_one_run_leaves_a_run_directory_and_shows_its_figures(executed):
+    folder, notebooks, _ = executed
+    directories = sorted((folder / "runs/language-model/grammar/quick").glob("*/seed-5"))
+    assert len(directories) == 3
+    for directory in directories:
+        run = read_run(directory)
+        assert run.config["overrides"] == SMALL
+        assert (directory / "model.safetensors").exists()
+        assert pictures(notebooks[run.config["gate"]]) == 2
+
+
+def test_an_epoch_of_a_tiny_model_learns_and_repeats(executed):
+    folder, _, _ = executed
+    for path in (folder / "runs").glob("language-model/*/*/*/*/summary.json"):
+        summary = json.loads(path.read_text())
+        assert summary["unigram_perplexity"] == pytest.approx(118.47, abs=0.01)
+        assert summary["floor_perplexity"] == pytest.approx(10.564, abs=0.001)
+        # Measured; other processors round otherwise, hence the width.
+        assert summary["test_perplexity"] == pytest.approx(20.0, rel=0.5)
+        assert summary["test_perplexity"] == pytest.approx(math.exp(summary["test_loss"]))
+
+
+def test_the_results_hold_the_numbers_of_the_runs(executed):
+    folder, _, notebook = executed
+    results = folder / "results/quick"
+    table = pd.read_csv(results / "tables/language_model_grammar.csv", dtype=str)
+    assert len(table) == 3
+    records = sorted((results / "runs/language-model/grammar/quick").glob("*/seed-5"))
+    assert [record.name for record in records] == ["seed-5"] * 3
+    for record in records:
+        assert {file.name for file in record.iterdir()} == set(RECORDS)
+        run = read_run(record)
+        label = {"sigmoid": "LSTM", "sharpened": "sharpened", "gumbel": "G2-LSTM"}
+        (row,) = (
+            row for _, row in table.iterrows() if row["model"].startswith(label[run.config["gate"]])
+        )
+        assert float(row["test"]) == round(run.summary["test_perplexity"], 2)
+        assert row["seeds"] == "1"
+    assert pictures(notebook) == len(FIGURES)
+    for figure in FIGURES:
+        for suffix in (".png", ".svg", ".provenance.json"):
+            path = results / f"figures/language_model_grammar_{figure}{suffix}"
+            assert path.stat().st_size > 0
+    provenance = json.loads((results / "tables/language_model_grammar.provenance.json").read_text())
+    assert [source["seed"] for source in provenance["runs"]] == [5, 5, 5]
+    assert provenance["versions"]["torch"]
+    assert provenance["hardware"]["processor"]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("01_language_model", {"gat": "gumbel"}, "unknown parameter 'gat'; did you mean 'gate'"),
+        ("01_language_model", {"gate": "gumbl"}, "got 'gumbl'"),
+        ("01_language_model", {"overrides": {"epoch": 1}}, "unknown override 'epoch'"),
+        ("02_language_model_results", {"seed": [1]}, "unknown parameter 'seed'"),
+        ("02_language_model_results", {"preset": "tiny"}, "got 'tiny'"),
+    ],
+)
+def test_a_wrong_parameter_stops_the_notebook_before_anything_runs(
+    tmp_path, monkeypatch, name, parameters, message
+):
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("G2LSTM_RESULTS", str(tmp_path / "results"))
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        execute(name, tmp_path, parameters)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.ipynb"]
+
+
+def test_results_without_runs_say_how_to_make_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(papermill.PapermillExecutionError, match="make one with: papermill"):
+        execute("02_language_model_results", tmp_path, {})

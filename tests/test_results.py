@@ -1,0 +1,99 @@
+"""The committed results: complete, what they say of themselves, and the same as README says."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from g2lstm.gates import GATES
+from g2lstm.records import find_runs, read_run
+from g2lstm.results import PAPER_PTB_PERPLEXITY, mean_and_spread, perplexity_table, summary_frame
+from sources import ROOT
+
+RESULTS = ROOT / "results"
+COMMITTED = [("quick", "grammar", [1, 2, 3]), ("small", "ptb", [1])]
+
+
+def committed_runs(preset, corpus, seeds, monkeypatch):
+    monkeypatch.setenv("G2LSTM_RUNS", str(RESULTS / preset / "runs"))
+    return find_runs(preset, corpus, seeds)
+
+
+@pytest.mark.parametrize(("preset", "corpus", "seeds"), COMMITTED)
+def test_the_tables_follow_from_the_records(preset, corpus, seeds, monkeypatch):
+    runs = committed_runs(preset, corpus, seeds, monkeypatch)
+    assert len(runs) == len(GATES) * len(seeds)
+    table = perplexity_table(summary_frame(runs)).astype(str)
+    stored = pd.read_csv(RESULTS / preset / f"tables/language_model_{corpus}.csv", dtype=str)
+    pd.testing.assert_frame_equal(stored.fillna(""), table)
+
+
+@pytest.mark.parametrize(("preset", "corpus", "seeds"), COMMITTED)
+def test_every_record_names_its_origin(preset, corpus, seeds, monkeypatch):
+    for run in committed_runs(preset, corpus, seeds, monkeypatch):
+        record = run.provenance
+        assert re.fullmatch("[0-9a-f]{40}", record["commit"])
+        assert record["modified"] is False
+        assert record["versions"]["torch"]
+        assert record["hardware"]["processor"]
+        assert record["command"].startswith("papermill notebooks/01_language_model.ipynb")
+        assert len(run.metrics) == run.summary["epochs"]
+
+
+def test_every_table_and_figure_has_a_provenance_file():
+    for preset, corpus, _ in COMMITTED:
+        made = [
+            path
+            for folder in ("tables", "figures")
+            for path in (RESULTS / preset / folder).glob(f"language_model_{corpus}*")
+            if not path.name.endswith(".provenance.json")
+        ]
+        assert made
+        for path in made:
+            record = json.loads(path.with_suffix(".provenance.json").read_text())
+            assert record["commit"]
+            assert {"seed", "commit", "command", "hardware"} <= record["runs"][0].keys()
+
+
+def test_no_file_of_the_results_names_a_path_of_the_machine():
+    for path in RESULTS.rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".ipynb", ".csv", ".md"):
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"[\"' ](/home|/root|/tmp|/Users|/work)/\w", text), path
+
+
+def test_the_quick_models_learn(monkeypatch):
+    runs = committed_runs(*COMMITTED[0], monkeypatch)
+    for run in runs:
+        floor, test = run.summary["floor_perplexity"], run.summary["test_perplexity"]
+        assert floor < test < run.summary["unigram_perplexity"] / 4
+        if run.config["gate"] == "sigmoid":
+            assert test < 1.15 * floor
+
+
+def test_the_small_lstm_is_as_good_as_a_small_published_one(monkeypatch):
+    runs = committed_runs(*COMMITTED[1], monkeypatch)
+    assert runs[0].config["gate"] == "sigmoid"
+    assert runs[0].summary["test_perplexity"] < 115.9  # Zaremba et al.'s 2 x 200 units
+
+
+@pytest.mark.parametrize(("preset", "corpus", "seeds"), COMMITTED)
+def test_readme_shows_the_table(preset, corpus, seeds, monkeypatch):
+    frame = summary_frame(committed_runs(preset, corpus, seeds, monkeypatch))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for gate, group in frame.groupby("gate"):
+        cells = [group["model"].iloc[0], str(len(group)), mean_and_spread(group["test_perplexity"])]
+        if preset == "small":
+            cells.append(mean_and_spread(group["test_perplexity_with_cache"]))
+            cells.append(f"{PAPER_PTB_PERPLEXITY[gate]:.1f}")
+        else:
+            cells.append(mean_and_spread(group["test_perplexity"] / group["floor_perplexity"], 3))
+        cells.append(mean_and_spread(group["input_gate_saturation"]))
+        cells.append(mean_and_spread(group["forget_gate_saturation"]))
+        assert f"| {' | '.join(cells)} |" in readme
+
+
+def test_read_run_accepts_published_records():
+    (first, *_) = sorted(RESULTS.glob("quick/runs/language-model/*/*/*/*"))
+    assert read_run(first).summary["test_perplexity"] > 1
