@@ -19,6 +19,7 @@ Results go to layer.csv, layer.md and layer.provenance.json beside this file.
 
 import argparse
 import copy
+import os
 import shlex
 import sys
 import time
@@ -165,7 +166,8 @@ def describe(source: dict) -> str:
         f"Ratios to torch.nn.LSTM's time, median (least - most) of {source['rounds']} rounds, by "
         f"{source['clock']} time. Commit {source['commit']}{state}, torch "
         f"{source['versions']['torch']}, Python {source['versions']['python']}, "
-        f"{hardware['processor']}, {hardware['cores']} cores, {source['time']}: "
+        f"{hardware['processor']}, {hardware['cores']} cores (load at the start "
+        f"{source['load']}), {source['time']}: "
         f"`{source['command']}`"
     )
 
@@ -213,7 +215,10 @@ def main(arguments: list[str] | None = None) -> None:
     command = ["python", "benchmarks/layer.py", *(sys.argv[1:] if arguments is None else arguments)]
     rounds = 3 if options.quick else options.repeats
     source = provenance(
-        shlex.join(command), rounds=rounds, clock="processor" if options.cpu_time else "elapsed"
+        shlex.join(command),
+        rounds=rounds,
+        clock="processor" if options.cpu_time else "elapsed",
+        load=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     )
     clock = time.process_time if options.cpu_time else time.perf_counter
     results = []

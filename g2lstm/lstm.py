@@ -39,15 +39,19 @@ class G2LSTM(nn.LSTM):
             training and evaluation) or "gumbel" (G2-LSTM: ``sigmoid((a + noise) / temperature)`` in
             training, ``sigmoid(a)`` in evaluation, as in the authors' code).
         temperature: tau > 0 of the sharpened and Gumbel gates; may be set anew between steps.
-        noise_probability: probability that a gate receives noise (authors' code: 0.2).
+        noise_probability: probability that a gate receives noise (authors' code: 0.2). The
+            temperature divides gates without noise too, also if it is 0 (there the authors' code
+            leaves the division out).
         weight_dropout: dropout probability on the recurrent weights ``weight_hh_l*``, in training,
             one mask a forward pass (AWD-LSTM's DropConnect).
         backend: "reference" (readable loop), "fused" (hand-written forward and backward pass),
-            "native" (`torch.nn.LSTM`'s kernel; sigmoid and, in evaluation, Gumbel gates only) or
-            "auto" (the fastest of the latter two that is right for the device and the mode).
+            "native" (`torch.nn.LSTM`'s kernel; sigmoid and, in evaluation, Gumbel gates, without
+            weight dropout in training) or "auto" ("native" where it can serve, but in training
+            under autocast; else "fused").
         device, dtype: of the parameters.
 
-    Under autocast the reference and fused backends use half-precision products and return float32.
+    Under autocast the reference and fused backends use half-precision products, keep the states in
+    float32 and return float32; the native one does as `torch.nn.LSTM` does.
 
     Raises:
         ValueError: an argument out of its range, named with its value.

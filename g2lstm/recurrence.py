@@ -156,8 +156,7 @@ class _FusedRecurrence(torch.autograd.Function):
         gates = z[:, :, : 2 * hidden]
         ctx.mark_non_differentiable(gates)
         ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, z, output, cells)
-        ctx.bias, ctx.temperature, ctx.sizes = bias is not None, temperature, sizes
-        ctx.product_dtype = product_dtype
+        ctx.temperature, ctx.sizes, ctx.product_dtype = temperature, sizes, product_dtype
         return output, h_n, c_n, gates
 
     @staticmethod
@@ -201,7 +200,7 @@ class _FusedRecurrence(torch.autograd.Function):
             dh_t.copy_(recurrent_product(da_t.to(product_dtype)))
 
         da = da.view(-1, 4 * hidden)
-        grad_bias = da.sum(0) if ctx.bias else None
+        grad_bias = da.sum(0) if ctx.needs_input_grad[5] else None
         da = da.to(product_dtype)
         grad_x = grad_weight_ih = grad_weight_hh = None
         if ctx.needs_input_grad[0]:
@@ -221,12 +220,19 @@ class _FusedRecurrence(torch.autograd.Function):
 
 def _thin_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     """Return ``x -> x @ weight.T`` for many x of about ``rows`` rows; weight [N, K]."""
-    onednn = torch.ops.mkldnn
-    if weight.device.type == "cpu" and hasattr(onednn, "_reorder_linear_weight"):
-        big = weight.dtype == torch.float32 and weight.numel() >= PACK_FROM
-        half = weight.dtype == torch.bfloat16 and onednn._is_mkldnn_bf16_supported()
-        if big or half:
-            packed = onednn._reorder_linear_weight(weight, rows)
-            return lambda x: onednn._linear_pointwise(x, packed, None, "none", [], "")
+    if _packing_pays(weight):
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
     weight = weight.T.contiguous()  # the thin product is up to twice as fast
     return lambda x: x @ weight
+
+
+def _packing_pays(weight: Tensor) -> bool:
+    """Whether torch has oneDNN's packed product, which is private, and it is the faster one."""
+    onednn = torch.ops.mkldnn
+    needed = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    if weight.device.type != "cpu" or not all(hasattr(onednn, name) for name in needed):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return onednn._is_mkldnn_bf16_supported()
+    return weight.dtype == torch.float32 and weight.numel() >= PACK_FROM

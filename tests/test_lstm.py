@@ -121,10 +121,10 @@ def test_dropout_between_layers_is_that_of_nn_lstm(backend, kind):
 
 
 @pytest.mark.parametrize("backend", ["auto", "native", "fused", "reference"])
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize(("num_layers", "bias"), [(1, True), (2, True), (2, False)])
 @pytest.mark.parametrize("batch_first", [False, True])
-def test_single_steps_equal_the_whole_sequence(batch_first, num_layers, backend):
-    lstm, layer = pair(num_layers=num_layers, batch_first=batch_first, backend=backend)
+def test_single_steps_equal_the_whole_sequence(batch_first, num_layers, bias, backend):
+    lstm, layer = pair(num_layers=num_layers, bias=bias, batch_first=batch_first, backend=backend)
     lstm.eval(), layer.eval()
     x = make_input("batched", batch_first)
     state = initial = make_state(lstm, "batched")

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from g2lstm import recurrence
 from g2lstm.gates import gumbel_gate, logistic_noise
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
 
@@ -272,6 +273,25 @@ def test_half_precision_input_under_autocast(recurrence):
     assert rest[2].grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("batch_sizes", [None, [5, 3, 3, 1]])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_packed_weights_change_nothing_but_rounding(monkeypatch, autocast, batch_sizes):
+    """oneDNN's packed product, where torch has it, and the plain product it falls back to."""
+    tensors = make(4, 5, 8, 16, dtype=torch.float32)
+
+    def run(*arguments):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return fused_recurrence(*arguments)
+
+    monkeypatch.setattr(recurrence, "PACK_FROM", 0)
+    found = [results_and_gradients(run, tensors, 0.9, batch_sizes)]
+    monkeypatch.setattr(recurrence, "_packing_pays", lambda _: False)
+    found.append(results_and_gradients(run, tensors, 0.9, batch_sizes))
+    for values in zip(*found, strict=True):
+        for a, b in zip(*values, strict=True):
+            assert (a - b).norm() <= (0.02 if autocast else 1e-5) * b.norm()
+
+
 def test_noise_in_float32_serves_double_weights():
     *tensors, noise = make(4, 3, 2, 2)
     assert_same(
@@ -282,5 +302,7 @@ def test_noise_in_float32_serves_double_weights():
 
 @pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
 def test_empty_batch(recurrence):
-    output, h, c, gates = recurrence(*make(3, 0, 2, 4))
-    assert [v.shape for v in (output, h, c, gates)] == [(3, 0, 4), (0, 4), (0, 4), (3, 0, 8)]
+    for autocast in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            results = recurrence(*make(3, 0, 2, 4, dtype=torch.float32))
+        assert [value.shape for value in results] == [(3, 0, 4), (0, 4), (0, 4), (3, 0, 8)]
