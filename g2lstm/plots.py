@@ -17,6 +17,7 @@ import pandas as pd
 from matplotlib import style, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from pandas.api.types import is_numeric_dtype
 from tabulate import tabulate
 
 from g2lstm.files import replacing, write_json, write_text
@@ -77,6 +78,10 @@ def save_table(
     json.dumps(provenance, allow_nan=False)  # raises before anything is written
     write_text(f"{path}.csv", frame.to_csv(index=False, lineterminator="\n"))
     layout = {"headers": "keys", "showindex": False, "tablefmt": "pipe", "floatfmt": floatfmt}
+    # Text stays as it is, even where it looks like a number.
+    layout["disable_numparse"] = [
+        place for place, dtype in enumerate(frame.dtypes) if not is_numeric_dtype(dtype)
+    ]
     write_text(f"{path}.md", tabulate(frame, **layout) + "\n")
     write_json(f"{path}.provenance.json", provenance)
 

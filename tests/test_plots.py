@@ -281,15 +281,16 @@ def test_provenance_that_is_no_json_is_refused_before_anything_is_written(tmp_pa
 
 def test_saved_table_keeps_every_digit_in_csv_and_reads_well_in_markdown(tmp_path):
     frame = pd.DataFrame({"model": ["LSTM", "G2-LSTM"], "perplexity": [100 / 3, 20.0], "runs": 3})
+    frame["paper"] = ["52.8", "52.1"]
     path = tmp_path / "tables" / "test-0.9"
     plots.save_table(frame, path, PROVENANCE)
     csv = (path.parent / "test-0.9.csv").read_text()
     pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(csv)), frame, check_exact=True)
     lines = (path.parent / "test-0.9.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == ["model", "perplexity", "runs"]
+    assert cells[0] == ["model", "perplexity", "runs", "paper"]
     assert set("".join(cells[1])) <= set(":-")
-    assert cells[2:] == [["LSTM", "33.33", "3"], ["G2-LSTM", "20.00", "3"]]
+    assert cells[2:] == [["LSTM", "33.33", "3", "52.8"], ["G2-LSTM", "20.00", "3", "52.1"]]
     assert json.loads((path.parent / "test-0.9.provenance.json").read_text()) == PROVENANCE
 
 
