@@ -130,6 +130,7 @@ class _FusedRecurrence(torch.autograd.Function):
         cells = new(steps, batch, hidden, dtype=dtype, device=x.device)
         h, c = h0.to(dtype), c0.to(dtype)
         h_n, c_n = h.clone(), c.clone()
+        inverse_temperature = 1 / temperature
         recurrent_product = _thin_product(weight_hh.to(product_dtype), batch)
         i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
         views = zip(z, z[:, :, : 2 * hidden], i, f, g, o, output, cells, strict=True)
@@ -137,9 +138,9 @@ class _FusedRecurrence(torch.autograd.Function):
             if n < batch:
                 views_t, h, c = [view[:n] for view in views_t], h[:n], c[:n]
             a_t, binary_t, i_t, f_t, g_t, o_t, h_t, c_t = views_t
-            a_t.add_(recurrent_product(h.to(product_dtype)))
-            if temperature != 1.0:
-                binary_t.mul_(1 / temperature)
+            a_t.add_(recurrent_product(h))
+            if inverse_temperature != 1.0:
+                binary_t.mul_(inverse_temperature)
             binary_t.sigmoid_()
             g_t.tanh_()
             o_t.sigmoid_()
@@ -197,7 +198,7 @@ class _FusedRecurrence(torch.autograd.Function):
             da_ifg_t.mul_(dc_t.unsqueeze(1))
             da_o_t.mul_(dh_t)
             dc_t.mul_(f_t)
-            dh_t.copy_(recurrent_product(da_t.to(product_dtype)))
+            dh_t.copy_(recurrent_product(da_t))
 
         da = da.view(-1, 4 * hidden)
         grad_bias = da.sum(0) if ctx.needs_input_grad[5] else None
@@ -219,12 +220,16 @@ class _FusedRecurrence(torch.autograd.Function):
 
 
 def _thin_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
-    """Return ``x -> x @ weight.T`` for many x of about ``rows`` rows; weight [N, K]."""
+    """Return ``x -> x @ weight.T``, in the type of weight [N, K], for many x [``rows``, K]."""
+    dtype = weight.dtype
     if _packing_pays(weight):
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+        linear = torch.ops.mkldnn._linear_pointwise
+        return lambda x: linear(x.to(dtype), packed, None, "none", [], "")
     weight = weight.T.contiguous()  # the thin product is up to twice as fast
-    return lambda x: x @ weight
+    if dtype in HALF:
+        return lambda x: torch.mm(x.to(dtype), weight)
+    return lambda x: torch.mm(x, weight)
 
 
 def _packing_pays(weight: Tensor) -> bool:
