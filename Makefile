@@ -10,13 +10,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help reproduce test lab bench clean
+.PHONY: help setup reproduce test lab bench clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "make reproduce takes PRESET (now $(PRESET)), CORPUS and SEEDS (default: the preset's) and"
 	@echo "JOBS (now $(JOBS)), as in: make reproduce PRESET=small CORPUS=ptb SEEDS=\"1 2\""
+
+setup: $(INSTALLED) ## make .venv, which the other targets do too
 
 reproduce: $(INSTALLED) ## run the experiment grid of a preset, as far as it is not done yet
 	@$(RUN) snakemake --cores $(JOBS) --nolock --rerun-incomplete --keep-going --show-failed-logs \
