@@ -15,6 +15,8 @@ from g2lstm.results import FIGURES
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SMALL = {"epochs": 1, "embedding_size": 24, "learning_rate": 0.02}
+# Test perplexity after that epoch; other processors round otherwise, hence the width in the test.
+MEASURED = {"sigmoid": 22.58, "sharpened": 21.80, "gumbel": 23.49}
 
 
 def execute(name, folder, parameters):
@@ -42,7 +44,7 @@ def executed(tmp_path_factory):
             )
             for gate in GATES
         }
-        results = execute("02_language_model_results", folder, {"seeds": [5]})
+        results = execute("02_language_model_results", folder, {})
     return folder, runs, results
 
 
@@ -61,10 +63,10 @@ def test_an_epoch_of_a_tiny_model_learns_and_repeats(executed):
     folder, _, _ = executed
     for path in (folder / "runs").glob("language-model/*/*/*/*/summary.json"):
         summary = json.loads(path.read_text())
+        gate = path.parts[-3].partition("_")[0]
         assert summary["unigram_perplexity"] == pytest.approx(118.47, abs=0.01)
         assert summary["floor_perplexity"] == pytest.approx(10.564, abs=0.001)
-        # Measured; other processors round otherwise, hence the width.
-        assert summary["test_perplexity"] == pytest.approx(20.0, rel=0.5)
+        assert summary["test_perplexity"] == pytest.approx(MEASURED[gate], rel=0.05)
         assert summary["test_perplexity"] == pytest.approx(math.exp(summary["test_loss"]))
 
 
