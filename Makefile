@@ -1,9 +1,10 @@
 # Every target sets up .venv first, when it is missing or older than what defines it.
-PYTHON ?= python3.11
+PYTHON ?= $(notdir $(firstword $(shell command -v python3.11 || command -v python3) python3.11))
 PRESET ?= quick
 CORPUS ?=
 SEEDS ?=
 JOBS ?= 2
+LAB ?=
 
 SHELL := bash
 VENV := .venv
@@ -17,6 +18,7 @@ help: ## this text
 	@echo
 	@echo "make reproduce takes PRESET (now $(PRESET)), CORPUS and SEEDS (default: the preset's) and"
 	@echo "JOBS (now $(JOBS)), as in: make reproduce PRESET=small CORPUS=ptb SEEDS=\"1 2\""
+	@echo "make lab takes LAB, further options of JupyterLab, such as LAB=\"--allow-root --no-browser\""
 
 setup: $(INSTALLED) ## make .venv, which the other targets do too
 
@@ -43,7 +45,7 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 	@G2LSTM_RUNS="$${G2LSTM_RUNS:-$(CURDIR)/runs}" \
 	    G2LSTM_RESULTS="$${G2LSTM_RESULTS:-$(CURDIR)/results}" \
 	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-	    --ServerApp.preferred_dir="$(CURDIR)/notebooks"
+	    --ServerApp.preferred_dir="$(CURDIR)/notebooks" $(LAB)
 
 bench: $(INSTALLED) ## measure the layer's speed against torch.nn.LSTM
 	@$(VENV)/bin/python benchmarks/layer.py

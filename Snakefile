@@ -17,6 +17,7 @@ from pathlib import Path
 import g2lstm.results
 import g2lstm.runs
 from g2lstm.experiments import PRESETS, configure, results_directory, run_directory
+from g2lstm.corpora import NAMES
 from g2lstm.gates import GATES
 from g2lstm.results import FIGURES
 
@@ -38,6 +39,8 @@ CORPUS = configure(preset=PRESET, corpus=option("corpus", None)).corpus
 SEEDS = [int(seed) for seed in option("seeds", "").split()] or list(PRESETS[PRESET].seeds)
 RESULTS = results_directory(PRESET)
 LOGS = Path("logs") / PRESET
+if CORPUS not in NAMES and not Path(CORPUS).is_dir():
+    raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {', '.join(NAMES)}")
 NAME = Path(CORPUS).name  # CORPUS may be a folder
 
 # Snakemake's own lock outlives a kill and would then refuse to go on (hence `--nolock` in the
@@ -135,7 +138,7 @@ rule language_model_results:
         ],
         notebook=RESULTS / f"notebooks/02_language_model_results_{NAME}.ipynb",
     params:
-        yaml=lambda _: json.dumps({"preset": PRESET, "corpus": CORPUS, "seeds": SEEDS}),
+        yaml=lambda _: json.dumps({"preset": PRESET, "corpus": CORPUS, "seeds": SEEDS, "save": True}),
     log:
         LOGS / f"02_language_model_results_{NAME}.log",
     shell:

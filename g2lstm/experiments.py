@@ -139,7 +139,10 @@ def configure(
     if corpus is not None and not isinstance(corpus, str):
         raise ParameterError(f"corpus must be text, got {corpus!r}")
     if overrides is not None and not isinstance(overrides, Mapping):
-        raise ParameterError(f"overrides must be a dict from name to value, got {overrides!r}")
+        raise ParameterError(
+            f"overrides must be a dict from name to value, got {overrides!r}; "
+            "with papermill: -y 'overrides: {epochs: 1}'"
+        )
     chosen = PRESETS[preset]
     try:
         check_gate(gate)
@@ -286,8 +289,9 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
 
 
 def _corpus_path(corpus: str) -> str:
-    """A corpus's name as it is; a folder as an absolute path."""
-    return corpus if corpus in NAMES else str(Path(corpus).expanduser().resolve())
+    """A folder as an absolute path; anything else, a corpus's name or not, as it is."""
+    folder = Path(corpus).expanduser()
+    return str(folder.resolve()) if corpus not in NAMES and folder.is_dir() else corpus
 
 
 def _checked_overrides(preset: Preset, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -38,7 +38,8 @@ class G2LSTM(nn.LSTM):
         gate: "sigmoid" (the paper's baseline LSTM), "sharpened" (``sigmoid(a / temperature)``, in
             training and evaluation) or "gumbel" (G2-LSTM: ``sigmoid((a + noise) / temperature)`` in
             training, ``sigmoid(a)`` in evaluation, as in the authors' code).
-        temperature: tau > 0 of the sharpened and Gumbel gates; may be set anew between steps.
+        temperature: tau > 0 of the sharpened and Gumbel gates (the experiments use 0.2 and 0.9);
+            may be set anew between steps.
         noise_probability: probability that a gate receives noise (authors' code: 0.2). The
             temperature divides gates without noise too, also if it is 0 (there the authors' code
             leaves the division out).

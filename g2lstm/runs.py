@@ -109,10 +109,13 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
         _make_ready(experiment)
         # The published records of a run come without weights; then it is trained again.
         if all((directory / name).exists() for name in ("summary.json", "model.safetensors")):
+            print("this run is done: its weights and records are loaded")
             load_best(directory / "model.safetensors", experiment.model)
             return read_run(directory)
         started = time.perf_counter()
         resumed = (directory / "state").exists()
+        if resumed:
+            print("this run was begun before: it goes on after its last finished epoch")
         history = train(
             experiment.model,
             experiment.corpus.train,

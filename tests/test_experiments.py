@@ -114,7 +114,7 @@ def test_overrides_reach_training_and_model():
         ({"overrides": {"dropout": 2.0}}, "got 2.0"),
         ({"overrides": {"threads": 0}}, "threads must be at least 1, got 0"),
         ({"overrides": {"gate": "sigmoid"}}, "unknown override 'gate'"),
-        ({"overrides": [1]}, "overrides must be a dict"),
+        ({"overrides": '{"epochs": 1}'}, "with papermill: -y 'overrides: {epochs: 1}'"),
         ({"corpus": 3}, "corpus must be text, got 3"),
     ],
 )

@@ -44,7 +44,7 @@ print(preset, corpus, seeds)
 STAND_INS = {
     "00_gumbel_gates": ("figures = None", "assert figures == 'results/quick/figures'"),
     "01_language_model": ("preset = corpus = gate = seed = None", TRAIN),
-    "02_language_model_results": ("preset = corpus = seeds = None", RESULTS),
+    "02_language_model_results": ("preset = corpus = seeds = save = None", RESULTS),
 }
 
 
@@ -206,6 +206,12 @@ def test_a_failed_job_stops_no_other_and_leaves_its_notebook(done):
     partial = done.folder / "logs/quick/01_language_model_grammar_gumbel_seed-2.log.ipynb"
     assert "told to fail" in partial.read_text()
     assert not list(done.folder.glob("results/quick/notebooks/*gumbel_seed-2.ipynb"))
+
+
+def test_an_unknown_corpus_is_refused_before_anything_runs(done):
+    output, _ = (process := done.make("CORPUS=ptbb")).communicate()
+    assert process.returncode != 0
+    assert "unknown corpus 'ptbb'" in output
 
 
 def test_a_wrong_preset_is_refused(done):

@@ -44,7 +44,7 @@ def executed(tmp_path_factory):
             )
             for gate in GATES
         }
-        results = execute("02_language_model_results", folder, {})
+        results = execute("02_language_model_results", folder, {"save": True})
     return folder, runs, results
 
 
