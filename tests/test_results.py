@@ -44,8 +44,8 @@ def test_the_tables_follow_from_the_records(preset, corpus, seeds, monkeypatch):
 
 
 @pytest.mark.parametrize(("preset", "corpus", "seeds"), PUBLISHED)
-def test_every_record_names_its_origin(preset, corpus, seeds, monkeypatch):
-    for run in published_runs(preset, corpus, seeds, monkeypatch):
+def test_every_record_names_its_origin(committed, preset, corpus, seeds, monkeypatch):
+    for run in published_runs(preset, corpus, seeds, monkeypatch, committed):
         record = run.provenance
         assert re.fullmatch("[0-9a-f]{40}", record["commit"])
         notes = RESULTS / preset / "NOTES.md"
