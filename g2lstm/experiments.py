@@ -279,13 +279,16 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
     for name, value in namespace.items():
         if name.startswith("_") or name in {*ignored, *known} or not isinstance(value, plain):
             continue
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ParameterError(
-            f"unknown parameter {name!r}{hint} Known: {', '.join(sorted(known))}. (In a running "
+            f"unknown parameter {name!r}{_hint(name, known)} Known: {', '.join(sorted(known))}. (In a running "
             "notebook a name that a later cell has set counts too: restart the kernel.)"
         )
     return {name: namespace[name] for name in known}
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _corpus_path(corpus: str) -> str:
@@ -300,8 +303,7 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any]) -> dict[str, A
     checked = {}
     for name, value in overrides.items():
         if name not in examples:
-            close = difflib.get_close_matches(name, examples, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+            hint = _hint(name, examples)
             raise ParameterError(f"unknown override {name!r}{hint} Known: {', '.join(examples)}")
         checked[name] = _of_kind(name, value, examples[name])
     if checked.get("threads", 1) < 1:
