@@ -280,7 +280,8 @@ def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict
         if name.startswith("_") or name in {*ignored, *known} or not isinstance(value, plain):
             continue
         raise ParameterError(
-            f"unknown parameter {name!r}{_hint(name, known)} Known: {', '.join(sorted(known))}. (In a running "
+            f"unknown parameter {name!r}{_hint(name, known)} "
+            f"Known: {', '.join(sorted(known))}. (In a running "
             "notebook a name that a later cell has set counts too: restart the kernel.)"
         )
     return {name: namespace[name] for name in known}
