@@ -193,21 +193,26 @@ def _intact(folder: Path) -> bool:
 def _load_folder(name: str, folder: Path, entropy_floor: float | None = None) -> Corpus:
     lines, checksums = {}, {}
     for split in SPLITS:
-        lines[split], checksums[split] = _read(folder / f"{split}.txt")
+        lines[split], checksums[split] = read_lines(
+            folder / f"{split}.txt",
+            "a corpus folder holds train.txt, valid.txt and test.txt, UTF-8, one sentence a line",
+        )
     places = {split: str(folder / f"{split}.txt") for split in SPLITS}
     corpus = _encode(name, lines, places, checksums, str(folder.resolve()))
     return replace(corpus, entropy_floor=entropy_floor)
 
 
-def _read(path: Path) -> tuple[list[str], str]:
-    """The lines of a file and the sha256 of its bytes."""
+def read_lines(path: Path, expected: str) -> tuple[list[str], str]:
+    """The lines of a text file and the sha256 of its bytes.
+
+    Raises:
+        CorpusError: the file is missing (then `expected` says what should be there), cannot be
+            read, or is not UTF-8.
+    """
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        raise CorpusError(
-            f"{path} is missing: a corpus folder holds train.txt, valid.txt and test.txt, "
-            "UTF-8, one sentence a line."
-        ) from None
+        raise CorpusError(f"{path} is missing: {expected}.") from None
     except OSError as error:
         raise CorpusError(
             f"cannot read {path}: {error.strerror}. Check its permissions."
@@ -252,10 +257,8 @@ def _encode(
 
 def _load_published(name: str) -> Corpus:
     published = _PUBLISHED[name]
-    root = os.environ.get("G2LSTM_DATA")
-    if root and not Path(root).expanduser().is_dir():
-        raise CorpusError(f"G2LSTM_DATA is {root!r}, which is not a folder: correct or unset it.")
-    folder = Path(root).expanduser() / name if root else None
+    root = data_root()
+    folder = root / name if root else None
     if folder and folder.is_dir():
         corpus = _load_folder(name, folder)
         _compare(corpus, published.tokens, published.checksums)
@@ -263,6 +266,18 @@ def _load_published(name: str) -> Corpus:
         corpus = _load_hub(name, published.text, f"; {folder} does not exist" if folder else "")
         _compare(corpus, published.tokens, {})
     return corpus
+
+
+def data_root() -> Path | None:
+    """The folder that `$G2LSTM_DATA` names, None where it is not set.
+
+    Raises:
+        CorpusError: it is no folder.
+    """
+    root = os.environ.get("G2LSTM_DATA")
+    if root and not Path(root).expanduser().is_dir():
+        raise CorpusError(f"G2LSTM_DATA is {root!r}, which is not a folder: correct or unset it.")
+    return Path(root).expanduser() if root else None
 
 
 def _load_hub(name: str, text: HubText, also: str) -> Corpus:

@@ -1,0 +1,148 @@
+"""Subwords: byte-pair encoding (Sennrich et al., 2016), learnt by `tokenizers`.
+
+Text is taken as it is, but for Unicode's NFC form: the space before a word is the first character
+of its piece, so the pieces put together are the text again. Merges stay within a word or an escape
+such as `&apos;`, and every other punctuation mark is a piece of its own.
+
+Environment variables:
+    TOKENIZERS_PARALLELISM: "false" unless set, for several threads at work here and a fork later
+        (a `DataLoader`'s workers) do not go together.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+from g2lstm.files import write_json
+
+PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
+FORMAT = "g2lstm subwords 1"
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+_WORDS = Regex(r" ?&(?:\w+|#\d+);| ?\w+| ?[^\w ]| ")
+
+
+class Subwords:
+    """Pieces of words and their indices 0, 1, ...; the specials come first.
+
+    Args:
+        pieces: `SPECIALS`, then characters and what merges make of them, all different.
+        merges: pairs of pieces, in the order in which they are joined.
+
+    Raises:
+        ValueError: the specials do not come first, a piece appears twice, or a merge is none.
+    """
+
+    def __init__(self, pieces: Sequence[str], merges: Sequence[Sequence[str]]):
+        self.pieces = list(pieces)
+        self.merges = [(left, right) for left, right in merges]
+        index = {piece: i for i, piece in enumerate(self.pieces)}
+        if tuple(self.pieces[: len(SPECIALS)]) != SPECIALS:
+            raise ValueError(f"subwords start with {' '.join(SPECIALS)}: {self.pieces[:4]}")
+        if len(index) < len(self.pieces):
+            raise ValueError("a piece appears twice among the subwords")
+        for left, right in self.merges:
+            if not {left, right, left + right} <= index.keys():
+                raise ValueError(f"the merge of {left!r} and {right!r} is not among the pieces")
+        # No special is known to this tokenizer: a "<s>" in a sentence is three characters.
+        model = models.BPE(index, self.merges, unk_token=SPECIALS[UNKNOWN])
+        self._tokenizer = _tokenizer(model)
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def encode(self, sentences: Sequence[str]) -> list[list[int]]:
+        """Indices of each sentence's pieces, `UNKNOWN` for a character not met in training."""
+        if isinstance(sentences, str):
+            raise TypeError(f"encode takes a list of sentences, got the string {sentences!r}")
+        batch = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
+        return [encoding.ids for encoding in batch]
+
+    def decode(self, indices: Iterable[Sequence[int]]) -> list[str]:
+        """The text of each sentence's indices; specials are left out."""
+        return [
+            "".join(self.pieces[i] for i in row if i > END).removeprefix(" ") for row in indices
+        ]
+
+    def tokens(self, sentence: str) -> list[str]:
+        """The pieces of a sentence for people to read: a space is shown as `▁`."""
+        (row,) = self.encode([sentence])
+        return [self.pieces[i].replace(" ", "▁") for i in row]
+
+    def save(self, path: Path | str) -> None:
+        """Write one JSON file, atomically."""
+        write_json(path, {"format": FORMAT, "pieces": self.pieces, "merges": self.merges})
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Subwords":
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            if content["format"] != FORMAT:
+                raise ValueError(f"its format is {content['format']!r}")
+            return cls(content["pieces"], content["merges"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not a file of subwords ({type(error).__name__}: {error}): "
+                "learn them again."
+            ) from error
+
+
+def learn_subwords(
+    corpus_train: tuple[Sequence[str], Sequence[str]], merges: int, joint: bool
+) -> tuple[Subwords, Subwords]:
+    """Learn subwords from the training side of a corpus only.
+
+    Args:
+        corpus_train: source sentences, target sentences.
+        merges: how many pairs of pieces are joined at most, 0 for characters; pairs that occur
+            once are never joined. The vocabulary is the 4 specials, all characters and the merges.
+        joint: learn from both languages together.
+
+    Returns:
+        Those of the source and of the target language, one and the same if joint.
+
+    Raises:
+        ValueError: merges is not an integer of at least 0, or there is no text.
+    """
+    if isinstance(merges, bool) or not isinstance(merges, int) or merges < 0:
+        raise ValueError(f"merges is {merges!r}, should be an integer of at least 0")
+    source, target = corpus_train
+    if joint:
+        both = _learn([*source, *target], merges, "source and target")
+        return both, both
+    return _learn(source, merges, "source"), _learn(target, merges, "target")
+
+
+def _learn(sentences: Sequence[str], merges: int, side: str) -> Subwords:
+    tokenizer = _tokenizer(models.BPE())
+    alphabet = {" "}.union(*map(tokenizer.normalizer.normalize_str, sentences))
+    if len(alphabet) == 1:
+        raise ValueError(f"no text to learn subwords from on the {side} side")
+    trainer = trainers.BpeTrainer(
+        vocab_size=len(SPECIALS) + len(alphabet) + merges,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=[" "],
+        min_frequency=2,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sentences, trainer)
+    learnt = json.loads(tokenizer.to_str())["model"]
+    return Subwords(sorted(learnt["vocab"], key=learnt["vocab"].get), learnt["merges"])
+
+
+def _tokenizer(model: models.Model) -> Tokenizer:
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend(" ")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(_WORDS, "isolated")
+    return tokenizer
