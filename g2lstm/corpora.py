@@ -4,10 +4,7 @@ A line is a sentence: its tokens are what stands between white space, and `<eos>
 blank line is an `<eos>` alone, as in the authors' code (`data.py` of awd-lstm-lm); WikiText-2's
 published token counts include these, Penn Treebank has none.
 
-Environment variables:
-    G2LSTM_DATA: folder with a folder per corpus, `ptb/train.txt` and so on; looked up first.
-    G2LSTM_CACHE: where the embedded corpus is kept; default `~/.cache/g2lstm`.
-    HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT: as everywhere in the Hugging Face libraries.
+The environment variables are those of `g2lstm.corpus_sources`.
 """
 
 import difflib
@@ -23,14 +20,18 @@ from pathlib import Path
 import torch
 
 from g2lstm import grammar
-from g2lstm.hub import HubError, HubText, fetch_lines
+from g2lstm.corpus_sources import (
+    SPLITS,
+    CorpusError,
+    cached,
+    checksum,
+    data_root,
+    fetch,
+    read_lines,
+)
+from g2lstm.hub import HubText
 
-SPLITS = ("train", "valid", "test")
 UNKNOWN, END = "<unk>", "<eos>"
-
-
-class CorpusError(Exception):
-    """A corpus cannot be loaded; the message names the file or name at fault and the remedy."""
 
 
 class Vocabulary:
@@ -117,7 +118,9 @@ class _Published:
 _PUBLISHED = {
     "ptb": _Published(
         # The converted revision, for the main one is a script, which `datasets` refuses to run.
-        HubText("ptb-text-only/ptb_text_only", "refs/convert/parquet", "penn_treebank", "sentence"),
+        HubText(
+            "ptb-text-only/ptb_text_only", "refs/convert/parquet", "penn_treebank", ("sentence",)
+        ),
         tokens={"train": 929_589, "valid": 73_760, "test": 82_430},
         checksums={  # Mikolov's ptb.train.txt, ptb.valid.txt, ptb.test.txt
             "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
@@ -126,7 +129,7 @@ _PUBLISHED = {
         },
     ),
     "wikitext-2": _Published(
-        HubText("Salesforce/wikitext", "main", "wikitext-2-v1", "text"),
+        HubText("Salesforce/wikitext", "main", "wikitext-2-v1", ("text",)),
         tokens={"train": 2_088_628, "valid": 217_646, "test": 245_569},
         checksums={},
     ),
@@ -163,16 +166,7 @@ def load_corpus(name_or_path: str | os.PathLike) -> Corpus:
 
 
 def _load_grammar() -> Corpus:
-    root = os.environ.get("G2LSTM_CACHE") or Path.home() / ".cache" / "g2lstm"
-    folder = Path(root).expanduser() / f"grammar-{grammar.fingerprint()}"
-    if not _intact(folder):
-        try:
-            grammar.write_corpus(folder)
-        except OSError as error:
-            raise CorpusError(
-                f"cannot keep the embedded corpus in {folder}: {error}. "
-                "Set G2LSTM_CACHE to a folder that can be written."
-            ) from error
+    folder = cached(f"grammar-{grammar.fingerprint()}", _intact, grammar.write_corpus)
     floor = json.loads((folder / "floor.json").read_text(encoding="utf-8"))
     return _load_folder("grammar", folder, floor["splits"]["test"]["cross_entropy"])
 
@@ -200,34 +194,6 @@ def _load_folder(name: str, folder: Path, entropy_floor: float | None = None) ->
     places = {split: str(folder / f"{split}.txt") for split in SPLITS}
     corpus = _encode(name, lines, places, checksums, str(folder.resolve()))
     return replace(corpus, entropy_floor=entropy_floor)
-
-
-def read_lines(path: Path, expected: str) -> tuple[list[str], str]:
-    """The lines of a text file and the sha256 of its bytes.
-
-    Raises:
-        CorpusError: the file is missing (then `expected` says what should be there), cannot be
-            read, or is not UTF-8.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise CorpusError(f"{path} is missing: {expected}.") from None
-    except OSError as error:
-        raise CorpusError(
-            f"cannot read {path}: {error.strerror}. Check its permissions."
-        ) from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} "
-            f"(line {line}). Convert it, for example: iconv -f LATIN1 -t UTF-8."
-        ) from error
-    # Not str.splitlines: it would break lines at Unicode's separators too.
-    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
-    return lines, hashlib.sha256(data).hexdigest()
 
 
 def _encode(
@@ -268,30 +234,10 @@ def _load_published(name: str) -> Corpus:
     return corpus
 
 
-def data_root() -> Path | None:
-    """The folder that `$G2LSTM_DATA` names, None where it is not set.
-
-    Raises:
-        CorpusError: it is no folder.
-    """
-    root = os.environ.get("G2LSTM_DATA")
-    if root and not Path(root).expanduser().is_dir():
-        raise CorpusError(f"G2LSTM_DATA is {root!r}, which is not a folder: correct or unset it.")
-    return Path(root).expanduser() if root else None
-
-
 def _load_hub(name: str, text: HubText, also: str) -> Corpus:
-    try:
-        fetched = fetch_lines(text)
-    except HubError as error:
-        raise CorpusError(
-            f"cannot load {name!r} from the hub ({text}): {error}{also}. "
-            f"Put train.txt, valid.txt and test.txt, one sentence a line, into a folder {name}/ "
-            f"and set G2LSTM_DATA to the folder that holds {name}/; or connect to the hub once."
-        ) from error
-    lines = dict(zip(SPLITS, fetched.values(), strict=True))
-    joined = {split: "".join(f"{line.strip()}\n" for line in lines[split]) for split in SPLITS}
-    checksums = {split: hashlib.sha256(t.encode()).hexdigest() for split, t in joined.items()}
+    columns = fetch(name, text, "train.txt, valid.txt and test.txt", also)
+    lines = {split: only for split, (only,) in columns.items()}
+    checksums = {split: checksum(lines[split]) for split in SPLITS}
     places = {split: f"the {split} split of {text}" for split in SPLITS}
     return _encode(name, lines, places, checksums, f"hub: {text}")
 

@@ -1,8 +1,9 @@
-"""Text from parquet data sets of the Hugging Face hub: the local hub cache first, then the hub.
+"""Text from data sets of the Hugging Face hub: the local hub cache first, then the hub.
 
 `datasets` and `huggingface_hub` are imported on use only: local corpora do without them.
 """
 
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -24,27 +25,35 @@ class HubText:
     Attributes:
         repository: "owner/name".
         revision: branch, tag or commit.
-        folder: of the repository, with parquet files whose paths hold the name of their split.
-        field: the column with one line of text a row.
+        folder: of the repository ("" for all of it), with files whose paths hold the name of
+            their split.
+        fields: the columns with one line of text a row; "translation.de" is a field in a field.
         splits: names of the splits there.
+        suffix: of the files, "parquet" or "jsonl".
     """
 
     repository: str
     revision: str
     folder: str
-    field: str
+    fields: tuple[str, ...]
     splits: Sequence[str] = ("train", "validation", "test")
+    suffix: str = "parquet"
 
     def __str__(self) -> str:
-        return f"{self.repository}@{self.revision}/{self.folder}"
+        return f"{self.repository}@{self.revision}/{self.folder}".removesuffix("/")
+
+    @property
+    def pattern(self) -> str:
+        """Of the paths of its files."""
+        return f"{self.folder}/*.{self.suffix}".removeprefix("/")
 
 
-def fetch_lines(text: HubText) -> dict[str, list[str]]:
-    """The lines of each split.
+def fetch_columns(text: HubText) -> dict[str, list[list[str]]]:
+    """The lines of each field, in the order of `text.fields`, of each split.
 
     What is in the local hub cache is used without asking the hub. Before anything is downloaded,
     a probe of a few seconds finds out whether the hub answers, for the libraries retry for half a
-    minute. Only parquet is read, no code from the hub is ever run.
+    minute. Only data files are read, no code from the hub is ever run.
 
     Raises:
         HubError: a library is missing; the hub is not reachable, or offline mode is on, or the
@@ -55,26 +64,35 @@ def fetch_lines(text: HubText) -> dict[str, list[str]]:
         import huggingface_hub
     except ImportError as error:
         raise HubError(f"package {error.name!r} is missing (pip install datasets)") from error
-    files = _parquet_files(text, local_files_only=True)
+    files = _data_files(text, local_files_only=True)
     if files is None:
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             raise HubError("it is not in the local hub cache, and HF_HUB_OFFLINE is set")
         _probe(huggingface_hub.constants.ENDPOINT)
         try:
-            files = _parquet_files(text, local_files_only=False)
+            files = _data_files(text, local_files_only=False)
         except Exception as error:  # the libraries raise errors of many kinds
             raise HubError(f"download failed with {type(error).__name__}: {error}") from error
     if files is None:
-        raise HubError(f"{text} lacks parquet files of {', '.join(text.splits)}")
-    rows = datasets.load_dataset("parquet", data_files=files)
-    if text.field not in rows[text.splits[0]].column_names:
-        found = ", ".join(rows[text.splits[0]].column_names)
-        raise HubError(f"{text} has no field {text.field!r}; its fields are: {found}")
-    return {split: list(rows[split][text.field]) for split in text.splits}
+        raise HubError(f"{text} lacks {text.suffix} files of {', '.join(text.splits)}")
+    builder = "json" if text.suffix == "jsonl" else text.suffix
+    try:
+        rows = datasets.load_dataset(builder, data_files=files).flatten()
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise HubError(f"files of {text} cannot be read: {error.__cause__ or error}") from error
+    found = rows[text.splits[0]].column_names
+    for field in text.fields:
+        if field not in found:
+            raise HubError(f"{text} has no field {field!r}; its fields are: {', '.join(found)}")
+    return {
+        # A value that is missing is an empty line.
+        split: [[line or "" for line in rows[split][field]] for field in text.fields]
+        for split in text.splits
+    }
 
 
-def _parquet_files(text: HubText, local_files_only: bool) -> dict[str, list[str]] | None:
-    """Paths in the hub cache by split, None where a split has none."""
+def _data_files(text: HubText, local_files_only: bool) -> dict[str, list[str]] | None:
+    """Paths in the hub cache by split, None where a split has none or not all of its parts."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -83,7 +101,7 @@ def _parquet_files(text: HubText, local_files_only: bool) -> dict[str, list[str]
             text.repository,
             repo_type="dataset",
             revision=text.revision,
-            allow_patterns=f"{text.folder}/*.parquet",
+            allow_patterns=text.pattern,
             local_files_only=local_files_only,
         )
     except LocalEntryNotFoundError:
@@ -91,12 +109,18 @@ def _parquet_files(text: HubText, local_files_only: bool) -> dict[str, list[str]
             return None
         raise
     folder = Path(snapshot) / text.folder
-    paths = sorted(folder.rglob("*.parquet"))
+    paths = sorted(folder.rglob(f"*.{text.suffix}"))
     files = {
         split: [str(p) for p in paths if split in p.relative_to(folder).as_posix()]
         for split in text.splits
     }
-    return files if all(files.values()) else None
+    return files if all(map(_complete, files.values())) else None
+
+
+def _complete(paths: Sequence[str]) -> bool:
+    """Whether there are files, and as many as "train-00000-of-00003.parquet" speaks of."""
+    parts = re.search(r"-of-(\d+)", Path(paths[0]).name) if paths else None
+    return len(paths) >= (int(parts[1]) if parts else 1)
 
 
 def _probe(endpoint: str) -> None:

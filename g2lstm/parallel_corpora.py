@@ -1,35 +1,52 @@
 """Corpora of translated sentences: the embedded one, Multi30k, IWSLT'14, WMT'14, any folder.
 
 A folder holds {train,valid,test}.{language}, UTF-8, one sentence a line; line n of one language
-translates line n of the other. The environment variables are those of `g2lstm.corpora`.
+translates line n of the other. The environment variables are those of `g2lstm.corpus_sources`.
 """
 
+import difflib
+import hashlib
+import json
 import os
 import re
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
-from g2lstm.corpora import SPLITS, CorpusError, data_root, read_lines
+import pandas as pd
+
+from g2lstm.corpus_sources import (
+    SPLITS,
+    CorpusError,
+    cached,
+    checksum,
+    data_root,
+    fetch,
+    read_lines,
+)
+from g2lstm.hub import HubText
 
 STEMS = {  # of files, the usual one first
     "train": ("train", "train_subset"),
     "valid": ("valid", "val"),
     "test": ("test", "test2016", "test_2016_flickr"),
 }
+Pairs = tuple[list[str], list[str]]
 
 
 @dataclass(frozen=True)
 class ParallelCorpus:
-    """Pairs of sentences, as text: white space is single spaces, all else as it was.
+    """Pairs of sentences, as text: white space is single spaces, all else is as it was.
 
     Attributes:
         name: one of `PARALLEL_NAMES`, or the name of the folder.
         source_language, target_language: as in the names of files, "de".
         train, valid, test: source sentences, target sentences.
-        checksums: from "train.de" to sha256 of the file's bytes (from the hub, of the lines).
+        checksums: from "train.de" to sha256 of the file's bytes (from the hub, the stripped lines).
         origin: the folder the text was read from, or "hub: " and its repository and revision.
-        counts: of each split: "pairs" as read, "kept", "empty" (dropped), "too_long" (dropped
-            from train, kept in valid and test).
+        counts: of each split, the number of pairs: "pairs" in all, "kept", "empty" (a side was
+            empty: dropped), "too_long" (dropped from train, kept in valid and test).
         tokenised: "moses" where the text is as Moses' tokenizer leaves it, with escapes such as
             `&apos;`; None where it is raw.
         clauses: of each test pair, the target text of its reordered subordinate clauses; known
@@ -39,32 +56,45 @@ class ParallelCorpus:
     name: str
     source_language: str
     target_language: str
-    train: tuple[list[str], list[str]]
-    valid: tuple[list[str], list[str]]
-    test: tuple[list[str], list[str]]
+    train: Pairs
+    valid: Pairs
+    test: Pairs
     checksums: dict[str, str]
     origin: str
     counts: dict[str, dict[str, int]]
-    tokenised: str | None = None
+    tokenised: str | None
     clauses: list[tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
 class _Published:
     folders: tuple[str, ...]  # of $G2LSTM_DATA
+    text: HubText  # its fields are patterns for a language
     pairs: dict[str, int]
 
 
+LANGUAGES = ("de", "en")  # of the corpora with a name
 _PUBLISHED = {
     "multi30k": _Published(
-        ("multi30k", "multi30k-de-en"), {"train": 29_000, "valid": 1_014, "test": 1_000}
+        ("multi30k", "multi30k-de-en"),
+        HubText(
+            "bentrevett/multi30k", "main", "", ("{}",), ("train", "val", "test"), suffix="jsonl"
+        ),
+        {"train": 29_000, "valid": 1_014, "test": 1_000},
     ),
     "iwslt14": _Published(
-        ("iwslt14", "iwslt14-de-en"), {"train": 160_239, "valid": 7_283, "test": 6_750}
+        ("iwslt14", "iwslt14-de-en"),
+        # The converted revision, for the main one is a script, which `datasets` refuses to run.
+        HubText(
+            *("bbaaaa/iwslt14-de-en-preprocess", "refs/convert/parquet", "de-en"),
+            ("translation.{}",),
+        ),
+        {"train": 160_239, "valid": 7_283, "test": 6_750},
     ),
     "wmt14": _Published(
         ("wmt14", "wmt14-en-de", "wmt14-en-de-sample"),
-        {"train": 4_508_785, "valid": 3_000, "test": 3_003},
+        HubText("wmt/wmt14", "main", "de-en", ("translation.{}",)),
+        {"train": 4_508_785, "valid": 3_000, "test": 3_003},  # newstest2013, newstest2014
     ),
 }
 PARALLEL_NAMES = ("grammar", *_PUBLISHED)
@@ -73,58 +103,226 @@ PARALLEL_NAMES = ("grammar", *_PUBLISHED)
 def load_parallel(
     name_or_path: str | os.PathLike, source: str = "de", target: str = "en", max_length: int = 100
 ) -> ParallelCorpus:
-    """Load a corpus of translated sentences by name or from a folder."""
+    """Load a corpus of translated sentences by name, or from a folder.
+
+    "grammar" is generated on its first use and kept in the cache. The others are taken from a
+    folder of `$G2LSTM_DATA` (`multi30k/`, `iwslt14/`, `wmt14/`) if it exists, else from the local
+    hub cache, else from the hub. Files of a published corpus that are not as many pairs as it has
+    are used with a warning.
+
+    Args:
+        name_or_path: one of `PARALLEL_NAMES`, or a folder with a file per split and language.
+        source: language to translate from.
+        target: language to translate into.
+        max_length: training pairs with more words (between white space) on a side are dropped.
+
+    Raises:
+        CorpusError: the name or a language is unknown, the languages are equal, or max_length is
+            below 1; a file is missing, not UTF-8 or out of step with the other language's; a split
+            has no pair left; the hub is not reachable (found out in seconds); the cache cannot be
+            written.
+    """
     name = os.fspath(name_or_path)
+    if source == target:
+        raise CorpusError(f"source and target are both {source!r}: give two languages.")
+    if max_length < 1:
+        raise CorpusError(f"max_length is {max_length!r}: it should be at least 1.")
+    corpus = _load(name, (source, target), max_length)
+    dropped = [
+        f"{corpus.counts[s]['empty']} of {s}" for s in SPLITS[1:] if corpus.counts[s]["empty"]
+    ]
+    if dropped:
+        warnings.warn(
+            f"{corpus.name} from {corpus.origin}: pairs with an empty side are left out, "
+            f"{' and '.join(dropped)}. Scores are of the others alone.",
+            stacklevel=2,
+        )
+    published = _PUBLISHED[name].pairs if name in _PUBLISHED else {}
+    differences = [
+        f"{split} has {corpus.counts[split]['pairs']} pairs, published {pairs}"
+        for split, pairs in published.items()
+        if corpus.counts[split]["pairs"] != pairs
+    ]
+    if differences:
+        warnings.warn(
+            f"{name} from {corpus.origin} is not the published corpus: {'; '.join(differences)}. "
+            "BLEU cannot be compared with published numbers.",
+            stacklevel=2,
+        )
+    return corpus
+
+
+def describe(corpus: ParallelCorpus) -> pd.DataFrame:
+    """A row a split: `counts`, and the words of the pairs that are kept, a column a language."""
+    rows = []
+    for split in SPLITS:
+        source, target = (sum(len(s.split()) for s in side) for side in getattr(corpus, split))
+        words = {
+            f"words {corpus.source_language}": source,
+            f"words {corpus.target_language}": target,
+        }
+        rows.append({"split": split, **corpus.counts[split], **words})
+    return pd.DataFrame(rows).set_index("split")
+
+
+class _Side(NamedTuple):
+    """One language of a split."""
+
+    place: str
+    lines: list[str]
+    checksum: str
+
+
+def _load(name: str, languages: tuple[str, str], max_length: int) -> ParallelCorpus:
+    if name == "grammar":
+        return _load_grammar(languages, max_length)
     if name in _PUBLISHED:
         root = data_root()
         folders = [root / folder for folder in _PUBLISHED[name].folders] if root else []
-        folder = next((folder for folder in folders if folder.is_dir()), None)
-    else:
-        folder = Path(name).expanduser()
-    if folder is None or not folder.is_dir():
-        raise CorpusError(f"unknown corpus {name!r}")
-    lines, checksums = {}, {}
-    for split in SPLITS:
-        for language in (source, target):
-            lines[split, language], checksums[f"{split}.{language}"] = read_lines(
-                _file(folder, split, language), "a folder"
-            )
-    texts, counts = {}, {}
-    for split in SPLITS:
-        pairs = [
-            (" ".join(a.split()), " ".join(b.split()))
-            for a, b in zip(lines[split, source], lines[split, target], strict=True)
-        ]
-        full = [pair for pair in pairs if all(pair)]
-        short = [p for p in full if max(len(s.split()) for s in p) <= max_length]
-        kept = short if split == "train" else full
-        texts[split] = tuple(map(list, zip(*kept, strict=True)))
-        counts[split] = {
-            "pairs": len(pairs),
-            "kept": len(kept),
-            "empty": len(pairs) - len(full),
-            "too_long": len(full) - len(short),
-        }
-    return ParallelCorpus(
-        name if name in _PUBLISHED else folder.resolve().name,
-        source,
-        target,
-        **texts,
-        checksums=checksums,
-        origin=str(folder.resolve()),
-        counts=counts,
-        tokenised=_tokenised(texts),
+        for folder in folders:
+            if folder.is_dir():
+                return _load_folder(name, folder, languages, max_length)
+        also = "".join(f"; {folder} does not exist" for folder in folders)
+        return _load_hub(name, languages, max_length, also)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _load_folder(folder.resolve().name, folder, languages, max_length)
+    close = difflib.get_close_matches(name.lower(), PARALLEL_NAMES, n=1)
+    raise CorpusError(
+        f"unknown corpus {name!r}: neither a name nor a folder."
+        + (f" Did you mean {close[0]!r}?" if close else "")
+        + f" Names: {', '.join(PARALLEL_NAMES)}; or give a folder with {_files(languages)}."
     )
 
 
-def _file(folder: Path, split: str, language: str) -> Path:
+def _load_grammar(languages: tuple[str, str], max_length: int) -> ParallelCorpus:
+    from g2lstm import parallel_grammar
+
+    folder = cached(
+        f"parallel-grammar-{parallel_grammar.fingerprint()}",
+        _intact,
+        parallel_grammar.write_corpus,
+    )
+    corpus = _load_folder("grammar", folder, languages, max_length)
+    if languages[1] != "en":
+        return corpus
+    clauses = [pair.clauses for pair in parallel_grammar.read_pairs(folder, "test")]
+    return replace(corpus, clauses=clauses)
+
+
+def _intact(folder: Path) -> bool:
+    """Whether `write_corpus` came to its end here and its files are still as it left them."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == known
+            for name, known in manifest["sha256"].items()
+        )
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _load_folder(
+    name: str, folder: Path, languages: tuple[str, str], max_length: int
+) -> ParallelCorpus:
+    present = {path.suffix[1:] for path in folder.iterdir() if path.stem in STEMS["train"]}
+    expected = f"a folder of translated sentences holds {_files(languages)}, UTF-8"
+    splits = {}
+    for language in languages:
+        if present and language not in present:
+            raise CorpusError(
+                f"{folder} has no training text in {language!r}; languages there: "
+                f"{', '.join(sorted(present))}."
+            )
+    for split in SPLITS:
+        paths = [_path(folder, split, language) for language in languages]
+        splits[split] = [_Side(str(path), *read_lines(path, expected)) for path in paths]
+    return _select(name, languages, splits, str(folder.resolve()), max_length)
+
+
+def _path(folder: Path, split: str, language: str) -> Path:
     paths = [folder / f"{stem}.{language}" for stem in STEMS[split]]
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def _tokenised(texts: dict[str, tuple[list[str], list[str]]]) -> str | None:
-    """Moses' tokenizer leaves (almost) no quote without an escape."""
-    sentences = [sentence for side in texts["test"] for sentence in side]
-    escaped = sum(re.search("&(?:apos|quot);", sentence) is not None for sentence in sentences)
+def _files(languages: tuple[str, str]) -> str:
+    return f"{{{','.join(SPLITS)}}}.{{{','.join(languages)}}}"
+
+
+def _load_hub(name: str, languages: tuple[str, str], max_length: int, also: str) -> ParallelCorpus:
+    for language in languages:
+        if language not in LANGUAGES:
+            raise CorpusError(f"{name} has no {language!r}; its languages: {', '.join(LANGUAGES)}.")
+    text = _PUBLISHED[name].text
+    (field,) = text.fields
+    text = replace(text, fields=tuple(map(field.format, languages)))
+    splits = {}
+    for split, columns in fetch(name, text, _files(languages), also).items():
+        places = [f"{language} of the {split} split of {text}" for language in languages]
+        splits[split] = [
+            _Side(place, lines, checksum(lines))
+            for place, lines in zip(places, columns, strict=True)
+        ]
+    return _select(name, languages, splits, f"hub: {text}", max_length)
+
+
+def _select(
+    name: str,
+    languages: tuple[str, str],
+    splits: dict[str, list[_Side]],
+    origin: str,
+    max_length: int,
+) -> ParallelCorpus:
+    texts, counts, checksums = {}, {}, {}
+    for split, sides in splits.items():
+        texts[split], counts[split] = _pairs(split, sides, max_length)
+        for language, side in zip(languages, sides, strict=True):
+            checksums[f"{split}.{language}"] = side.checksum
+    return ParallelCorpus(
+        name,
+        *languages,
+        **texts,
+        checksums=checksums,
+        origin=origin,
+        counts=counts,
+        tokenised=_tokenised(texts["test"]),
+    )
+
+
+def _pairs(split: str, sides: list[_Side], max_length: int) -> tuple[Pairs, dict[str, int]]:
+    """The pairs of a split that are of use, and how many are not."""
+    source, target = sides
+    for side in sides:
+        if not any(map(str.strip, side.lines)):
+            raise CorpusError(f"{side.place} is empty: it needs at least one line with a word.")
+    total = len(source.lines)
+    if total != len(target.lines):
+        raise CorpusError(
+            f"{source.place} has {total} lines, {target.place} has {len(target.lines)}: line n of "
+            "one has to translate line n of the other."
+        )
+    full, short = [], []
+    for pair in zip(source.lines, target.lines, strict=True):
+        a, b = (" ".join(sentence.split()) for sentence in pair)
+        if a and b:
+            full.append((a, b))
+            if max(a.count(" "), b.count(" ")) < max_length:
+                short.append((a, b))
+    # Over-long sentences stay in valid and test: without them the score would be flattered.
+    kept = short if split == "train" else full
+    empty, too_long = total - len(full), len(full) - len(short)
+    if not kept:
+        raise CorpusError(
+            f"{split} has no pair left of {total}: {empty} with an empty side, {too_long} with "
+            f"more than {max_length} words on a side ({source.place} and {target.place})."
+        )
+    counts = {"pairs": total, "kept": len(kept), "empty": empty, "too_long": too_long}
+    return tuple(map(list, zip(*kept, strict=True))), counts
+
+
+def _tokenised(pairs: Pairs) -> str | None:
+    """From the text: Moses' tokenizer leaves (almost) no quotation mark without an escape."""
+    sentences = [sentence for side in pairs for sentence in side]
+    escaped = sum(re.search("&(apos|quot);", sentence) is not None for sentence in sentences)
     plain = sum(re.search("['\"]", sentence) is not None for sentence in sentences)
     return "moses" if escaped > plain else None

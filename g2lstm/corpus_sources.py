@@ -1,0 +1,107 @@
+"""Where corpora come from: files, `$G2LSTM_DATA`, the cache of generated ones, the hub.
+
+Environment variables:
+    G2LSTM_DATA: folder with a folder per corpus, `ptb/train.txt`, `multi30k/train.de` and so on;
+        looked up before the hub.
+    G2LSTM_CACHE: where embedded corpora are kept; default `~/.cache/g2lstm`.
+    HF_HOME, HF_HUB_OFFLINE, HF_ENDPOINT: as everywhere in the Hugging Face libraries.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from g2lstm.hub import HubError, HubText, fetch_columns
+
+SPLITS = ("train", "valid", "test")
+
+
+class CorpusError(Exception):
+    """A corpus cannot be loaded; the message names the file or name at fault and the remedy."""
+
+
+def read_lines(path: Path, expected: str) -> tuple[list[str], str]:
+    """The lines of a text file and the sha256 of its bytes.
+
+    Raises:
+        CorpusError: the file is missing (`expected` says what should be there), cannot be read or
+            is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CorpusError(f"{path} is missing: {expected}.") from None
+    except OSError as error:
+        raise CorpusError(
+            f"cannot read {path}: {error.strerror}. Check its permissions."
+        ) from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CorpusError(
+            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} "
+            f"(line {line}). Convert it, for example: iconv -f LATIN1 -t UTF-8."
+        ) from error
+    # Not str.splitlines: it would break lines at Unicode's separators too.
+    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
+    return lines, hashlib.sha256(data).hexdigest()
+
+
+def data_root() -> Path | None:
+    """The folder that `$G2LSTM_DATA` names, None where it is not set.
+
+    Raises:
+        CorpusError: it is no folder.
+    """
+    root = os.environ.get("G2LSTM_DATA")
+    if root and not Path(root).expanduser().is_dir():
+        raise CorpusError(f"G2LSTM_DATA is {root!r}, which is not a folder: correct or unset it.")
+    return Path(root).expanduser() if root else None
+
+
+def cached(name: str, intact: Callable[[Path], bool], write: Callable[[Path], object]) -> Path:
+    """The folder `name` of the cache, written anew where it is not intact.
+
+    Raises:
+        CorpusError: the cache cannot be written.
+    """
+    root = os.environ.get("G2LSTM_CACHE") or Path.home() / ".cache" / "g2lstm"
+    folder = Path(root).expanduser() / name
+    if not intact(folder):
+        try:
+            write(folder)
+        except OSError as error:
+            raise CorpusError(
+                f"cannot keep the embedded corpus in {folder}: {error}. "
+                "Set G2LSTM_CACHE to a folder that can be written."
+            ) from error
+    return folder
+
+
+def fetch(name: str, text: HubText, files: str, also: str) -> dict[str, list[list[str]]]:
+    """The columns of each of `SPLITS` of a published corpus, from the hub.
+
+    Args:
+        name: of the corpus, and of the folder that would hold it.
+        files: what that folder should hold, for the message of an error.
+        also: what else was tried, for that message.
+
+    Raises:
+        CorpusError: the hub does not give it.
+    """
+    try:
+        columns = fetch_columns(text)
+    except HubError as error:
+        raise CorpusError(
+            f"cannot load {name!r} from the hub ({text}): {error}{also}. "
+            f"Put {files}, one sentence a line, into a folder {name}/ "
+            f"and set G2LSTM_DATA to the folder that holds {name}/; or connect to the hub once."
+        ) from error
+    return dict(zip(SPLITS, columns.values(), strict=True))
+
+
+def checksum(lines: list[str]) -> str:
+    """sha256 of the lines, stripped, as a file would hold them."""
+    return hashlib.sha256("".join(f"{line.strip()}\n" for line in lines).encode()).hexdigest()
