@@ -1,0 +1,331 @@
+"""Attentional encoder-decoder for translation with any gate: the paper's second experiment.
+
+The decoder attends after its first layer, not before it: with teacher forcing the first layer runs
+over the whole target in one call, attention then serves all steps at once, and the context goes
+into the layers above and into the softmax. So no step of attention waits for the one before, and
+all recurrences stay in `G2LSTM`'s fast pass. With ``input_feeding`` (Luong et al., 2015) the first
+layer also sees the attentional vector of the step before, and the decoder runs step by step.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, log_softmax
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from g2lstm.gates import check_probability
+from g2lstm.language_model import locked_dropout
+from g2lstm.lstm import G2LSTM
+
+ATTENTIONS = ("bahdanau", "luong")
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Encoded source sentences; S steps, B sentences.
+
+    Attributes:
+        values: [S, B, C] what attention averages: outputs of the encoder's last layer.
+        keys: [S, B, A] what it compares with: the projected values.
+        mask: [S, B] True at words, False at padding.
+        summary: [B, C] mean of the values over the words.
+    """
+
+    values: Tensor
+    keys: Tensor
+    mask: Tensor
+    summary: Tensor
+
+    def select(self, sentences: Tensor) -> "Memory":
+        """The memory of some of the sentences, by index [K]."""
+        parts = (self.values, self.keys, self.mask)
+        return Memory(*(x.index_select(1, sentences) for x in parts), self.summary[sentences])
+
+
+@dataclass(frozen=True)
+class DecoderState:
+    """State of the decoder between two steps, for N partial translations.
+
+    Attributes:
+        layers: (h, c) of the first layer and of the layers above, each [layers, N, H].
+        feed: [N, E] attentional vector of the step before; None without input feeding.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    feed: Tensor | None
+
+    def select(self, rows: Tensor) -> "DecoderState":
+        """The state of some of the translations, by index [M]; one may be taken several times."""
+        layers = tuple((h.index_select(1, rows), c.index_select(1, rows)) for h, c in self.layers)
+        return DecoderState(layers, None if self.feed is None else self.feed[rows])
+
+
+class TranslationOutput(NamedTuple):
+    """Result of `TranslationModel.decode`."""
+
+    hidden: Tensor  # [T, N, E] attentional vectors after dropout: input of the softmax
+    attention: Tensor  # [T, S, N] attention weights, 0 at padding
+    state: DecoderState
+
+
+class Attention(nn.Module):
+    """Content-based attention over a `Memory`.
+
+    Args:
+        query_size, memory_size: sizes H of the queries and C of the memory's values.
+        attention_size: size A in which they are compared.
+        kind: "bahdanau" (v . tanh(W q + U m); Bahdanau et al., 2015) or "luong" ((W q) . (U m);
+            Luong et al.'s general score, 2015, in factors).
+    """
+
+    def __init__(self, query_size: int, memory_size: int, attention_size: int, kind: str) -> None:
+        super().__init__()
+        if kind not in ATTENTIONS:
+            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {kind!r}")
+        self.query = nn.Linear(query_size, attention_size)
+        self.key = nn.Linear(memory_size, attention_size, bias=False)
+        self.score = nn.Linear(attention_size, 1, bias=False) if kind == "bahdanau" else None
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Contexts [T, N, C] and weights [T, S, N] of queries [T, N, H].
+
+        N is a multiple of the memory's B sentences, and query n belongs to sentence n % B.
+        """
+        steps, rows = queries.shape[:2]
+        sentences = memory.mask.shape[1]
+        queries = self.query(queries).reshape(-1, sentences, self.query.out_features)
+        if self.score is None:
+            scores = torch.einsum("tba,sba->bts", queries, memory.keys)
+        else:
+            sums = queries.transpose(0, 1)[:, :, None] + memory.keys.transpose(0, 1)[:, None]
+            scores = self.score(torch.tanh(sums)).squeeze(-1)  # [B, T, S] of [B, T, S, A]
+        scores = scores.to(self.query.weight.dtype).masked_fill(~memory.mask.T[:, None], -torch.inf)
+        weights = torch.softmax(scores, -1)
+        contexts = torch.bmm(weights, memory.values.transpose(0, 1))  # [B, T, C]
+        contexts = contexts.transpose(0, 1).reshape(steps, rows, -1)
+        weights = weights.view(sentences, steps, rows // sentences, -1)
+        return contexts, weights.permute(1, 3, 2, 0).reshape(steps, -1, rows)
+
+
+class TranslationModel(nn.Module):
+    """Encoder, decoder with attention, and softmax tied to the target embedding.
+
+    The encoder's first layer runs in both directions, those above it forwards. The decoder starts
+    from the mean of the encoder's outputs. Dropout, with one mask for all steps of a sentence, acts
+    on embeddings, between layers and before the softmax.
+
+    Args:
+        source_size, target_size: numbers of subwords.
+        embedding_size: size E of embeddings and attentional vectors.
+        hidden_size: units H of each layer and direction.
+        encoder_layers, decoder_layers: numbers of layers, at least 1.
+        gate, temperature, noise_probability, backend: of every `G2LSTM`.
+        attention: "bahdanau" or "luong", see `Attention`.
+        input_feeding: the decoder's first layer also sees the attentional vector of the step
+            before; the decoder then runs step by step, several times slower.
+        dropout: dropout probability.
+        padding: index of the padding in both vocabularies; its score never counts.
+        share_embeddings: one embedding for source and target; needs one vocabulary.
+
+    Raises:
+        ValueError: an argument out of its range, named with its value.
+    """
+
+    def __init__(
+        self,
+        source_size: int,
+        target_size: int,
+        embedding_size: int = 256,
+        hidden_size: int = 256,
+        encoder_layers: int = 2,
+        decoder_layers: int = 2,
+        *,
+        gate: str = "gumbel",
+        temperature: float = 0.9,
+        noise_probability: float = 0.2,
+        backend: str = "auto",
+        attention: str = "bahdanau",
+        input_feeding: bool = False,
+        dropout: float = 0.3,
+        padding: int = 0,
+        share_embeddings: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value!r}")
+        if share_embeddings and source_size != target_size:
+            raise ValueError(
+                f"share_embeddings needs one vocabulary, got {source_size} source and "
+                f"{target_size} target subwords; learn them jointly"
+            )
+        self.dropout = check_probability(dropout)
+        self.input_feeding = input_feeding
+        self.gate = gate
+        settings = {
+            "gate": gate,
+            "temperature": temperature,
+            "noise_probability": noise_probability,
+            "backend": backend,
+        }
+
+        def layers(input_size: int, number: int, bidirectional: bool = False) -> G2LSTM:
+            return G2LSTM(
+                input_size, hidden_size, number,
+                dropout=dropout if number > 1 else 0.0, bidirectional=bidirectional, **settings,
+            )  # fmt: skip
+
+        self.target_embedding = nn.Embedding(target_size, embedding_size, padding_idx=padding)
+        self.source_embedding = (
+            self.target_embedding
+            if share_embeddings
+            else nn.Embedding(source_size, embedding_size, padding_idx=padding)
+        )
+        self.encoder = layers(embedding_size, 1, bidirectional=True)
+        self.upper_encoder = (
+            layers(2 * hidden_size, encoder_layers - 1) if encoder_layers > 1 else None
+        )
+        memory_size = hidden_size if encoder_layers > 1 else 2 * hidden_size
+        self.bridge = nn.Linear(memory_size, decoder_layers * hidden_size)
+        self.decoder = layers(embedding_size * (2 if input_feeding else 1), 1)
+        self.attention = Attention(hidden_size, memory_size, hidden_size, attention)
+        self.upper_decoder = (
+            layers(hidden_size + memory_size, decoder_layers - 1) if decoder_layers > 1 else None
+        )
+        self.readout = nn.Linear(hidden_size + memory_size, embedding_size)
+        self.output_bias = nn.Parameter(torch.zeros(target_size))
+        for embedding in {self.source_embedding, self.target_embedding}:
+            nn.init.normal_(embedding.weight, std=embedding_size**-0.5)
+            with torch.no_grad():
+                embedding.weight[padding].zero_()
+
+    @property
+    def lstms(self) -> list[G2LSTM]:
+        """The LSTMs from the encoder's first layer to the decoder's last."""
+        return [module for module in self.modules() if isinstance(module, G2LSTM)]
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of all gates; may be set."""
+        return self.encoder.temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        for lstm in self.lstms:
+            lstm.temperature = value
+
+    def encode(self, source: Tensor, lengths: Tensor) -> Memory:
+        """Run the encoder.
+
+        Args:
+            source: [S, B] int64, padded at the end.
+            lengths: [B] subwords of each sentence, at least 1.
+        """
+        lengths = lengths.cpu()
+        x = self._drop(self.source_embedding(source))
+        x, _ = _run(self.encoder, x, lengths)
+        if self.upper_encoder is not None:
+            x, _ = _run(self.upper_encoder, self._drop(x), lengths)
+        mask = torch.arange(len(x))[:, None] < lengths  # [S, B]
+        mask = mask.to(x.device)
+        summary = x.sum(0) / mask.sum(0)[:, None]  # outputs after the end are 0
+        return Memory(x, self.attention.key(x), mask, summary)
+
+    def start(self, memory: Memory) -> DecoderState:
+        """State of the decoder before the first step, a row a sentence."""
+        h = torch.tanh(self.bridge(memory.summary)).to(self.bridge.weight.dtype)
+        h = h.view(len(h), -1, self.decoder.hidden_size).transpose(0, 1).contiguous()  # [L, B, H]
+        parts = [h[:1], h[1:]] if self.upper_decoder is not None else [h]
+        layers = tuple((part, torch.zeros_like(part)) for part in parts)
+        feed = h.new_zeros(h.shape[1], self.readout.out_features) if self.input_feeding else None
+        return DecoderState(layers, feed)
+
+    def decode(
+        self,
+        inputs: Tensor,
+        state: DecoderState,
+        memory: Memory,
+        lengths: Tensor | None = None,
+    ) -> TranslationOutput:
+        """Run the decoder on known inputs (teacher forcing).
+
+        Args:
+            inputs: [T, N] int64, the target shifted by one, padded at the end.
+            state: as `start` or the step before returned it.
+            memory: of B sentences; N is a multiple of B, row n belongs to sentence n % B.
+            lengths: [N] steps of each row; without them the steps after the end run too, which
+                changes nothing that counts but the gates that `record_gates` records.
+        """
+        x = self._drop(self.target_embedding(inputs))
+        if not self.input_feeding:
+            return self._decode(x, state, memory, lengths)
+        outputs = []
+        for x_t in x:
+            x_t = torch.cat([x_t, state.feed], -1)[None]
+            outputs.append(self._decode(x_t, state, memory, None))
+            state = replace(outputs[-1].state, feed=outputs[-1].hidden[0])
+        hidden, attention = (torch.cat([o[part] for o in outputs]) for part in (0, 1))
+        return TranslationOutput(hidden, attention, state)
+
+    def step(
+        self, tokens: Tensor, state: DecoderState, memory: Memory
+    ) -> tuple[Tensor, DecoderState]:
+        """Log-probabilities [N, V] of the subword after ``tokens`` [N], and the new state."""
+        output = self.decode(tokens[None], state, memory)
+        return self.log_probabilities(output.hidden[0]), output.state
+
+    def forward(self, source: Tensor, source_lengths: Tensor, inputs: Tensor) -> TranslationOutput:
+        """Teacher forcing: source [S, B], its lengths [B], inputs [T, B] (target shifted)."""
+        memory = self.encode(source, source_lengths)
+        return self.decode(inputs, self.start(memory), memory)
+
+    def losses(
+        self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy with and without label smoothing, mean over the targets but padding.
+
+        Args:
+            hidden: [T, B, E] as `decode` returns it.
+            targets: [T, B] int64.
+            label_smoothing: share of the probability that is spread evenly over the vocabulary.
+        """
+        targets = targets.flatten()
+        kept = targets != self.target_embedding.padding_idx
+        log_probabilities = self.log_probabilities(hidden.flatten(0, 1)[kept])
+        loss = -log_probabilities.gather(1, targets[kept][:, None]).mean()
+        smoothed = (1 - label_smoothing) * loss - label_smoothing * log_probabilities.mean()
+        return smoothed, loss
+
+    def log_probabilities(self, hidden: Tensor) -> Tensor:
+        """Log-probabilities [..., V] of the next subword."""
+        logits = linear(hidden, self.target_embedding.weight, self.output_bias)
+        return log_softmax(logits.to(self.output_bias.dtype), -1)
+
+    def _decode(
+        self, x: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None
+    ) -> TranslationOutput:
+        h, first = _run(self.decoder, x, lengths, state.layers[0])
+        context, weights = self.attention(h, memory)
+        layers = (first,)
+        if self.upper_decoder is not None:
+            x = torch.cat([self._drop(h), context], -1)
+            h, above = _run(self.upper_decoder, x, lengths, state.layers[1])
+            layers = (first, above)
+        hidden = torch.tanh(self.readout(torch.cat([h, context], -1)))
+        return TranslationOutput(self._drop(hidden), weights, DecoderState(layers, None))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return locked_dropout(x, self.dropout, self.training)
+
+
+def _run(
+    lstm: G2LSTM, x: Tensor, lengths: Tensor | None, hx: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The LSTM on x [T, B, D]; with lengths, outputs after the end of a sequence are 0."""
+    if lengths is None:
+        return lstm(x, hx)
+    packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+    output, state = lstm(packed, hx)
+    return pad_packed_sequence(output, total_length=len(x))[0], state
