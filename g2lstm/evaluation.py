@@ -1,4 +1,4 @@
-"""Perplexity of a language model with carried state, and the continuous cache pointer."""
+"""Perplexity of a language model with carried state or a cache pointer, and of a translation."""
 
 import math
 from collections.abc import Iterator
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from g2lstm.batches import Pairs, collate, token_batches
 from g2lstm.language_model import LanguageModel, State, detach
+from g2lstm.translation import TranslationModel
 
 # AWD-LSTM's cache for Penn Treebank, as in the authors' code: window, theta, lambda.
 CACHE_WINDOW, CACHE_THETA, CACHE_LAMBDA = 3785, 0.6625523432485668, 0.12785920428335693
@@ -137,6 +139,30 @@ def evaluate_with_cache(
         count += len(targets)
         keys, values = keys[-window:], values[-window:]
     return Perplexity(total / count, count)
+
+
+@torch.no_grad()
+def evaluate_translation(
+    model: TranslationModel, pairs: Pairs, batch_tokens: int = 2000
+) -> Perplexity:
+    """Perplexity of the references given the sources, by teacher forcing, in evaluation mode.
+
+    Args:
+        model: the translation model; its mode is restored.
+        pairs: encoded pairs; every subword of the targets and every end mark is predicted.
+        batch_tokens: see `batches.token_batches`; does not change the result.
+    """
+    training = model.training
+    model.eval()
+    device = model.output_bias.device
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    for indices in token_batches(pairs, batch_tokens):
+        batch = collate(pairs, indices, device)
+        output = model(batch.source, batch.source_lengths, batch.inputs)
+        _, loss = model.losses(output.hidden, batch.targets)
+        total += loss.double() * int(batch.target_lengths.sum())
+    model.train(training)
+    return Perplexity(float(total) / pairs.target_tokens, pairs.target_tokens)
 
 
 def unigram_perplexity(train: Tensor, test: Tensor, vocabulary_size: int) -> float:

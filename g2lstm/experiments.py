@@ -1,4 +1,4 @@
-"""The experiments as settings: presets, configurations, and where their runs and results lie."""
+"""The experiments as settings: configurations of runs, and where runs and results lie."""
 
 import difflib
 import inspect
@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,80 +16,33 @@ from g2lstm.corpora import NAMES
 from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
 from g2lstm.options import TrainingOptions
+from g2lstm.parallel_corpora import PARALLEL_NAMES
+from g2lstm.presets import GATE_SETTINGS, PRESETS, Preset
+from g2lstm.translation import TranslationModel
 
 
 class ParameterError(ValueError):
     """A parameter of a notebook or an experiment is unknown or of the wrong kind."""
 
 
-@dataclass(frozen=True)
-class Preset:
-    """Size and training of the models of one scale."""
-
-    corpus: str
-    model: dict[str, Any]  # arguments of LanguageModel, gates apart
-    training: TrainingOptions
-    threads: int = 1  # of torch on the CPU; part of what makes a run repeat exactly
-    cache_pointer: bool = False
-    seeds: tuple[int, ...] = (1, 2, 3)
-
-
-PRESETS = {
-    # Less than a minute a run on one core. Without dropout: the text is plentiful and never noisy.
-    "quick": Preset(
-        corpus="grammar",
-        model={
-            "embedding_size": 128, "num_layers": 1,
-            "dropout": 0.0, "dropout_between": 0.0, "dropout_embedding": 0.0,
-            "dropout_words": 0.0, "weight_dropout": 0.0,
-        },
-        training=TrainingOptions(
-            epochs=5, batch_size=20, bptt=35, optimizer="adamw", learning_rate=8e-3,
-            learning_rate_schedule="cosine", warmup=0.05, weight_decay=0.01,
-            clip=1.0, alpha=0.0, beta=0.0,
-        ),
-    ),
-    # Penn Treebank on one core in less than 40 minutes.
-    "small": Preset(
-        corpus="ptb",
-        model={
-            "embedding_size": 320, "hidden_size": 320, "num_layers": 2, "cutoff": 2000,
-            "dropout": 0.3, "dropout_between": 0.2, "dropout_embedding": 0.2,
-            "dropout_words": 0.05, "weight_dropout": 0.2,
-        },
-        training=TrainingOptions(
-            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=3e-3,
-            learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
-            clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
-        ),
-        cache_pointer=True,
-    ),
-    # The paper's own model and AWD-LSTM's training, for a GPU.
-    "paper": Preset(
-        corpus="ptb",
-        model={},
-        training=TrainingOptions(
-            epochs=500, finetune_epochs=500, batch_size=80, precision="bfloat16"
-        ),
-        cache_pointer=True,
-    ),
+TASKS = tuple(PRESETS)
+MODELS = {"language-model": LanguageModel, "translation": TranslationModel}
+NOTEBOOKS = {"language-model": "01_language_model", "translation": "03_translation"}
+# What a model gets from elsewhere than the preset.
+_SET_ELSEWHERE = {
+    "self", "vocabulary_size", "source_size", "target_size", "padding",
+    "gate", "temperature", "noise_probability",
 }  # fmt: skip
-
-# Default temperature and noise probability of each gate. The paper's values as far as known: the
-# temperatures are recalled, not confirmed from a source; p = 0.2 is the authors' README's.
-GATE_SETTINGS = {
-    "sigmoid": (None, None),
-    "sharpened": (0.2, None),
-    "gumbel": (0.9, 0.2),
-}
 
 
 @dataclass(frozen=True)
 class Configuration:
     """Everything that determines a run but code and data; made by `configure`."""
 
+    task: str
     preset: str
     corpus: str
+    languages: str | None  # of a translation, source and target
     gate: str
     seed: int
     temperature: float | None
@@ -98,10 +51,10 @@ class Configuration:
     temperature_end: float | None
     model: dict[str, Any]
     training: TrainingOptions
+    data: dict[str, Any]
+    evaluation: dict[str, Any]
     threads: int
-    cache_pointer: bool
-    overrides: dict[str, Any] = field(default_factory=dict)
-    task: str = "language-model"
+    overrides: dict[str, Any]
 
 
 def configure(
@@ -114,26 +67,33 @@ def configure(
     schedule: str = "constant",
     temperature_end: float | None = None,
     overrides: Mapping[str, Any] | None = None,
+    task: str = "language-model",
+    languages: str | None = None,
 ) -> Configuration:
-    """Configuration of one language-model run.
+    """Configuration of one run.
 
     Args:
-        preset: "quick" (embedded corpus, a minute), "small" (PTB on a CPU) or "paper" (GPU).
-        corpus: name or folder, see `corpora.load_corpus`; default: the preset's.
+        preset: "quick" (embedded corpus, a minute), "small" (real text, a CPU) or "paper" (GPU).
+        corpus: name or folder, see `corpora.load_corpus` and `parallel_corpora.load_parallel`;
+            default: the preset's.
         gate: "sigmoid", "sharpened" or "gumbel".
         seed: of initialisation, dropout, gate noise and segment lengths.
         temperature: tau, at the start of the schedule; default 0.9 (Gumbel), 0.2 (sharpened).
         noise_probability: p of the Gumbel gate; default 0.2.
         schedule: of the temperature, see `gates.TemperatureSchedule`.
         temperature_end: tau at the end of training; needed unless ``schedule`` is "constant".
-        overrides: other values for single settings of the preset, by name: those of
-            `TrainingOptions`, of `LanguageModel`, and ``threads``.
+        overrides: other values for single settings of the preset, by name: those of the options
+            of training, of the model, of `Preset.data` and `Preset.evaluation`, and ``threads``.
+        task: "language-model" or "translation".
+        languages: source and target of a translation, as in "de-en"; default: the preset's.
 
     Raises:
         ParameterError: an unknown name, or a value of the wrong kind or out of range; names it.
     """
-    if preset not in PRESETS:
-        raise ParameterError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    if task not in TASKS:
+        raise ParameterError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    if preset not in PRESETS[task]:
+        raise ParameterError(f"preset must be one of {', '.join(PRESETS[task])}, got {preset!r}")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ParameterError(f"seed must be an integer >= 0, got {seed!r}")
     if corpus is not None and not isinstance(corpus, str):
@@ -143,7 +103,7 @@ def configure(
             f"overrides must be a dict from name to value, got {overrides!r}; "
             "with papermill: -y 'overrides: {epochs: 1}'"
         )
-    chosen = PRESETS[preset]
+    chosen = _for_corpus(PRESETS[task][preset], corpus)
     try:
         check_gate(gate)
         default_temperature, default_probability = GATE_SETTINGS[gate]
@@ -169,26 +129,31 @@ def configure(
                 raise ParameterError(f"schedule={schedule!r} needs a temperature_end")
         elif temperature_end is not None:
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
-        overrides = _checked_overrides(chosen, dict(overrides or {}))
-        training = {name: overrides[name] for name in overrides if name in _training_names()}
-        model = {name: overrides[name] for name in overrides if name in _model_defaults()}
+        languages = _checked_languages(chosen.languages, languages)
+        overrides = _checked_overrides(chosen, dict(overrides or {}), task)
+        changed = _changed(chosen, overrides)
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
+            task=task,
             preset=preset,
-            corpus=_corpus_path(corpus or chosen.corpus),
+            corpus=_corpus_path(corpus or chosen.corpus, task),
+            languages=languages,
             gate=gate,
             seed=seed,
             temperature=temperature,
             noise_probability=noise_probability,
             schedule=schedule,
             temperature_end=None if temperature_end is None else float(temperature_end),
-            model=chosen.model | model,
-            training=replace(chosen.training, **training),
-            threads=overrides.get("threads", chosen.threads),
-            cache_pointer=chosen.cache_pointer,
+            model=changed.model,
+            training=changed.training,
+            data=changed.data,
+            evaluation=changed.evaluation,
+            threads=changed.threads,
             overrides=overrides,
         )
-        build_model(configuration, vocabulary_size=10**6, device="meta")
+        _check_data(configuration)
+        sizes = (10**6,) if task == "language-model" else (10**6, 10**6)
+        build_model(configuration, *sizes, device="meta")
     except ParameterError:
         raise
     except (ValueError, TypeError) as error:
@@ -199,10 +164,16 @@ def configure(
 def run_directory(configuration: Configuration) -> Path:
     """Directory of the run, under ``$G2LSTM_RUNS`` (default: ``runs`` in the current folder)."""
     root = Path(os.environ.get("G2LSTM_RUNS") or "runs")
-    corpus = Path(configuration.corpus).name
+    corpus = corpus_label(configuration)
     settings = gate_settings(configuration)
     seed = f"seed-{configuration.seed}"
     return root / configuration.task / corpus / configuration.preset / settings / seed
+
+
+def corpus_label(configuration: Configuration) -> str:
+    """The corpus in names of folders and files: with its languages if it is parallel."""
+    name = Path(configuration.corpus).name
+    return name if configuration.languages is None else f"{name}-{configuration.languages}"
 
 
 def results_directory(preset: str) -> Path:
@@ -228,6 +199,7 @@ def command(configuration: Configuration) -> str:
     settings = {
         "preset": configuration.preset,
         "corpus": configuration.corpus,
+        "languages": configuration.languages,
         "gate": configuration.gate,
         "seed": configuration.seed,
     }
@@ -239,7 +211,7 @@ def command(configuration: Configuration) -> str:
     if configuration.schedule != "constant":
         settings["schedule"] = configuration.schedule
         settings["temperature_end"] = configuration.temperature_end
-    text = "papermill notebooks/01_language_model.ipynb out.ipynb"
+    text = f"papermill notebooks/{NOTEBOOKS[configuration.task]}.ipynb out.ipynb"
     for name, value in settings.items():
         if value is not None:
             text += f" -p {name} {shlex.quote(str(value))}"
@@ -249,16 +221,22 @@ def command(configuration: Configuration) -> str:
 
 
 def build_model(
-    configuration: Configuration, vocabulary_size: int, device: str = "cpu"
-) -> LanguageModel:
-    """The configuration's language model, initialised from the global random state."""
+    configuration: Configuration, *sizes: int, device: str = "cpu"
+) -> LanguageModel | TranslationModel:
+    """The configuration's model, initialised from the global random state.
+
+    Args:
+        configuration: made by `configure`.
+        sizes: of the vocabulary, or of the source and target vocabularies.
+        device: of the parameters.
+    """
     gate: dict[str, Any] = {"gate": configuration.gate}
     if configuration.temperature is not None:
         gate["temperature"] = configuration.temperature
     if configuration.noise_probability is not None:
         gate["noise_probability"] = configuration.noise_probability
     with torch.device(device):
-        return LanguageModel(vocabulary_size, **configuration.model, **gate)
+        return MODELS[configuration.task](*sizes, **configuration.model, **gate)
 
 
 def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
@@ -292,15 +270,61 @@ def _hint(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _corpus_path(corpus: str) -> str:
+def _corpus_path(corpus: str, task: str) -> str:
     """A folder as an absolute path; anything else, a corpus's name or not, as it is."""
     folder = Path(corpus).expanduser()
-    return str(folder.resolve()) if corpus not in NAMES and folder.is_dir() else corpus
+    names = NAMES if task == "language-model" else PARALLEL_NAMES
+    return str(folder.resolve()) if corpus not in names and folder.is_dir() else corpus
 
 
-def _checked_overrides(preset: Preset, overrides: dict[str, Any]) -> dict[str, Any]:
-    training = {name: getattr(preset.training, name) for name in _training_names()}
-    examples = _model_defaults() | training | {"threads": preset.threads}
+def _for_corpus(preset: Preset, corpus: str | None) -> Preset:
+    settings = dict(preset.for_corpus.get(corpus, {}))
+    languages = settings.pop("languages", preset.languages)
+    return replace(_changed(preset, settings), languages=languages)
+
+
+def _changed(preset: Preset, settings: Mapping[str, Any]) -> Preset:
+    """The preset with other values for single settings; those it does not name are the model's."""
+    training = {option.name for option in fields(preset.training)}
+    parts: dict[str, dict[str, Any]] = {"data": {}, "evaluation": {}, "training": {}, "model": {}}
+    for name, value in settings.items():
+        if name in preset.data:
+            parts["data"][name] = value
+        elif name in preset.evaluation:
+            parts["evaluation"][name] = value
+        elif name in training:
+            parts["training"][name] = value
+        elif name != "threads":
+            parts["model"][name] = value
+    return replace(
+        preset,
+        model=preset.model | parts["model"],
+        training=replace(preset.training, **parts["training"]),
+        data=preset.data | parts["data"],
+        evaluation=preset.evaluation | parts["evaluation"],
+        threads=settings.get("threads", preset.threads),
+    )
+
+
+def _checked_languages(default: str | None, languages: str | None) -> str | None:
+    if languages is None:
+        return default
+    if default is None:
+        raise ParameterError(f"languages={languages!r} has no effect on a language model")
+    parts = languages.split("-") if isinstance(languages, str) else []
+    if len(parts) != 2 or not all(parts) or parts[0] == parts[1]:
+        raise ParameterError(
+            f"languages must be source and target, such as 'de-en', got {languages!r}"
+        )
+    return languages
+
+
+def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> dict[str, Any]:
+    training = {
+        option.name: getattr(preset.training, option.name) for option in fields(preset.training)
+    }
+    examples = _model_defaults(task) | training | preset.data | preset.evaluation
+    examples |= {"threads": preset.threads}
     checked = {}
     for name, value in overrides.items():
         if name not in examples:
@@ -312,14 +336,18 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any]) -> dict[str, A
     return checked
 
 
-def _training_names() -> list[str]:
-    return [option.name for option in fields(TrainingOptions)]
+def _check_data(configuration: Configuration) -> None:
+    settings = configuration.data | configuration.evaluation
+    for name, least in (("max_length", 1), ("beam_size", 1), ("merges", 0), ("length_penalty", 0)):
+        if name in settings and not settings[name] >= least:
+            raise ParameterError(f"{name} must be at least {least}, got {settings[name]!r}")
+    if configuration.model.get("share_embeddings") and not settings["joint"]:
+        raise ParameterError("share_embeddings=True needs joint=True: one vocabulary for both")
 
 
-def _model_defaults() -> dict[str, Any]:
-    set_elsewhere = {"self", "vocabulary_size", "gate", "temperature", "noise_probability"}
-    parameters = inspect.signature(LanguageModel.__init__).parameters
-    return {name: p.default for name, p in parameters.items() if name not in set_elsewhere}
+def _model_defaults(task: str) -> dict[str, Any]:
+    parameters = inspect.signature(MODELS[task].__init__).parameters
+    return {name: p.default for name, p in parameters.items() if name not in _SET_ELSEWHERE}
 
 
 def _of_kind(name: str, value: Any, example: Any) -> Any:

@@ -1,8 +1,9 @@
 """What the gates of a trained model do: recording, histograms and saturation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,6 +156,31 @@ def saturation(values: Tensor | np.ndarray, margin: float = 0.1) -> float:
         raise ValueError(f"margin must be in (0, 1/2], got {margin!r}")
     values = _gate_values(values)
     return float(np.mean((values < margin) | (values > 1 - margin)))
+
+
+def gate_summary(records: Iterable[GateRecord]) -> dict[str, dict[str, Any]]:
+    """Histogram (10 shares), saturation and mean of the gates of all records together.
+
+    Args:
+        records: as `record_gates` collects them; steps after the end of a sequence do not count.
+
+    Returns:
+        ``{"input": {"histogram": [...], "saturation": ..., "mean": ...}, "forget": {...}}``.
+
+    Raises:
+        ValueError: there are no gate values.
+    """
+    records = list(records)
+    summary = {}
+    for kind in ("input", "forget"):
+        parts = [getattr(record, f"{kind}_gate")[record.running].flatten() for record in records]
+        values = torch.cat(parts) if parts else torch.empty(0)
+        summary[kind] = {
+            "histogram": [float(share) for share in gate_histogram(values)],
+            "saturation": saturation(values),
+            "mean": float(values.mean()),
+        }
+    return summary
 
 
 def _gate_values(values: Tensor | np.ndarray) -> np.ndarray:

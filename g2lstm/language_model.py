@@ -110,6 +110,11 @@ class LanguageModel(nn.Module):
             nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
 
     @property
+    def gate(self) -> str:
+        """The gate of every layer."""
+        return self.layers[0].gate
+
+    @property
     def temperature(self) -> float:
         """Temperature of every gate; settable, so that a schedule can anneal it."""
         return self.layers[0].temperature

@@ -1,4 +1,4 @@
-"""Settings of the training of a language model."""
+"""Settings of training: those of every experiment, of the language model, of translation."""
 
 from dataclasses import dataclass
 
@@ -11,39 +11,29 @@ class TrainingOptions:
         epochs: passes over the training text.
         finetune_epochs: further passes with averaged SGD from the best weights (AWD-LSTM's second
             stage); ends early by the rule of ``nonmono``.
-        batch_size: parallel strands of text.
-        bptt: mean number of steps of truncated back-propagation; jittered as in AWD-LSTM.
         optimizer: "sgd" (turns into averaged SGD by ``nonmono``: NT-ASGD) or "adamw".
-        learning_rate: peak learning rate; with "sgd" scaled by segment length / ``bptt``.
+        learning_rate: peak learning rate.
         learning_rate_schedule: "constant" or "cosine" (to 0 at the end of ``epochs``).
         warmup: share of the run in which the learning rate rises linearly from 0.
         weight_decay: L2 penalty ("sgd") or decoupled decay ("adamw").
         clip: maximum norm of the gradient.
-        alpha: activation regularisation, times the mean square of the dropped-out output.
-        beta: temporal activation regularisation, times the mean square change of the raw output.
         nonmono: start averaging when the validation loss is worse than the best of all epochs but
             the ``nonmono`` before it; 0: never ("sgd" only).
         patience: stop after this many epochs without a better validation loss; 0: never.
         precision: "float32" or "bfloat16" (products only, by autocast).
-        eval_batch_size: parallel strands of the validation text.
     """
 
     epochs: int = 750
     finetune_epochs: int = 0
-    batch_size: int = 20
-    bptt: int = 70
     optimizer: str = "sgd"
     learning_rate: float = 30.0
     learning_rate_schedule: str = "constant"
     warmup: float = 0.0
     weight_decay: float = 1.2e-6
     clip: float = 0.25
-    alpha: float = 2.0
-    beta: float = 1.0
     nonmono: int = 5
     patience: int = 0
     precision: str = "float32"
-    eval_batch_size: int = 10
 
     def __post_init__(self) -> None:
         choices = {
@@ -55,9 +45,7 @@ class TrainingOptions:
             if getattr(self, name) not in allowed:
                 value = getattr(self, name)
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-        for name in ("epochs", "batch_size", "bptt", "eval_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        self._check_at_least_one("epochs")
         if self.finetune_epochs and (self.optimizer, self.learning_rate_schedule) != (
             "sgd",
             "constant",
@@ -70,8 +58,69 @@ class TrainingOptions:
         for name in ("learning_rate", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
-        for name in ("finetune_epochs", "weight_decay", "alpha", "beta", "nonmono", "patience"):
+        self._check_not_negative("finetune_epochs", "weight_decay", "nonmono", "patience")
+        self._check_below_one("warmup")
+
+    def _check_at_least_one(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+
+    def _check_not_negative(self, *names: str) -> None:
+        for name in names:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)!r}")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup must be in [0, 1), got {self.warmup!r}")
+
+    def _check_below_one(self, *names: str) -> None:
+        for name in names:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class LanguageModelOptions(TrainingOptions):
+    """How to train a language model; the defaults are AWD-LSTM's for Penn Treebank.
+
+    Attributes:
+        batch_size: parallel strands of text.
+        bptt: mean number of steps of truncated back-propagation; jittered as in AWD-LSTM. With
+            "sgd" the learning rate is scaled by segment length / ``bptt``.
+        alpha: activation regularisation, times the mean square of the dropped-out output.
+        beta: temporal activation regularisation, times the mean square change of the raw output.
+        eval_batch_size: parallel strands of the validation text.
+    """
+
+    batch_size: int = 20
+    bptt: int = 70
+    alpha: float = 2.0
+    beta: float = 1.0
+    eval_batch_size: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_at_least_one("batch_size", "bptt", "eval_batch_size")
+        self._check_not_negative("alpha", "beta")
+
+
+@dataclass(frozen=True)
+class TranslationOptions(TrainingOptions):
+    """How to train a translation model.
+
+    Attributes:
+        batch_tokens: subwords of a batch, padding included: sentences times the longest side.
+        label_smoothing: share of the target's probability that is spread evenly over all subwords.
+    """
+
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    learning_rate_schedule: str = "cosine"
+    warmup: float = 0.05
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    batch_tokens: int = 1000
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_at_least_one("batch_tokens")
+        self._check_below_one("label_smoothing")

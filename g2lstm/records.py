@@ -11,6 +11,7 @@ from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
 RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
+TRANSLATION_RECORDS = ("bleu_statistics.json", "translations.json")
 
 
 class RunError(RuntimeError):
@@ -47,7 +48,11 @@ def read_run(directory: Path | str) -> Run:
 
 
 def find_runs(
-    preset: str, corpus: str | None = None, seeds: Iterable[int] | None = None
+    preset: str,
+    corpus: str | None = None,
+    seeds: Iterable[int] | None = None,
+    task: str = "language-model",
+    languages: str | None = None,
 ) -> list[Run]:
     """Finished runs of a preset and corpus, by gate (in the paper's order), settings and seed.
 
@@ -56,12 +61,14 @@ def find_runs(
         corpus: default: the preset's.
         seeds: exactly the runs of the three gates, in their default settings, with these seeds;
             default: every run there is, those with other settings and overrides too.
+        task, languages: see `configure`.
 
     Raises:
         RunError: there is none, or one asked for is missing; says how to make it.
         ParameterError: ``seeds`` is not a list of integers, or an unknown preset.
     """
-    example = configure(preset=preset, corpus=corpus)
+    about = {"preset": preset, "corpus": corpus, "task": task, "languages": languages}
+    example = configure(**about)
     folder = run_directory(example).parents[1]
     if seeds is None:
         runs = [read_run(path.parent) for path in folder.glob("*/seed-*/summary.json")]
@@ -80,7 +87,7 @@ def find_runs(
     runs = []
     for gate in GATES:
         for seed in seeds:
-            wanted = configure(preset=preset, corpus=corpus, gate=gate, seed=seed)
+            wanted = configure(**about, gate=gate, seed=seed)
             if not (run_directory(wanted) / "summary.json").exists():
                 raise RunError(
                     f"no finished run of gate {gate!r} with seed {seed} in {folder}; "

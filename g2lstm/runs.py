@@ -2,13 +2,15 @@
 
 A run directory, under ``$G2LSTM_RUNS`` (default ``runs``)::
 
-    language-model/<corpus>/<preset>/<gate and its settings>/seed-<n>/
-        config.json          everything that determines the run, with its fingerprint
-        metrics.jsonl        a line an epoch
-        summary.json         what the finished run measured; its presence says the run is done
-        model.safetensors    the weights that were best on the validation text
-        state/               what is needed to go on after a kill
-        provenance.json      commit, versions, hardware, command, time of the start, data
+    <task>/<corpus>/<preset>/<gate and its settings>/seed-<n>/
+        config.json           everything that determines the run, with its fingerprint
+        metrics.jsonl         a line an epoch
+        summary.json          what the finished run measured; its presence says the run is done
+        model.safetensors     the weights that were best on the validation text
+        state/                what is needed to go on after a kill
+        provenance.json       commit, versions, hardware, command, time of the start, data
+        bleu_statistics.json  of a translation: what BLEU needs to know of each test sentence
+        translations.json     of a translation: the translated test sentences
 
 A run whose settings, code or data have changed since is started anew.
 """
@@ -16,45 +18,76 @@ A run whose settings, code or data have changed since is started anew.
 import fcntl
 import hashlib
 import json
-import math
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
-from g2lstm.corpora import Corpus, load_corpus
-from g2lstm.evaluation import batchify, evaluate, evaluate_with_cache, unigram_perplexity
-from g2lstm.experiments import Configuration, build_model, command, run_directory
+from g2lstm.experiments import Configuration, command, run_directory
 from g2lstm.files import write_json
 from g2lstm.gates import TemperatureSchedule
-from g2lstm.inspection import gate_histogram, record_gates, saturation
-from g2lstm.language_model import LanguageModel
+from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
-from g2lstm.records import RECORDS, Run, RunError, read_run
-from g2lstm.training import load_best, train
+from g2lstm.records import RECORDS, TRANSLATION_RECORDS, Run, RunError, read_run
+from g2lstm.training import Objective, load_best, train
+from g2lstm.translation_task import TranslationTask
 
-# Modules whose source decides the outcome of a run: a change of one starts a run anew.
-TRAINING_MODULES = (
-    "gates", "recurrence", "lstm", "inspection", "language_model", "corpora", "evaluation",
-    "options", "training", "runs",
-)  # fmt: skip
-GATE_STRANDS = 20  # strands of text on which gates are recorded, 71 tokens of each
+
+class Task(Protocol):
+    """One of the experiments, made ready for a configuration.
+
+    Attributes:
+        corpus: the data.
+        source: where it came from: a folder, or "hub: ..." and a repository.
+        checksums: of its files.
+        determinants: what else decides the outcome of a run (JSON values).
+        modules: those of the package whose source decides the outcome.
+        model: initialised from the configuration's seed.
+        objective: what it is trained for.
+    """
+
+    corpus: Any
+    source: str
+    checksums: dict[str, str]
+    determinants: dict[str, Any]
+    modules: tuple[str, ...]
+    model: nn.Module
+    objective: Objective
+
+    def probe(self) -> dict[str, float]:
+        """Measurements of the model that join the metrics after each epoch."""
+
+    def summarise(self, directory: Path) -> dict[str, Any]:
+        """Final measurements of the model; further records may be written to ``directory``."""
+
+
+TASKS = {"language-model": LanguageModelTask, "translation": TranslationTask}
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run made ready: configuration, corpus, initialised model and run directory."""
+    """A run made ready: configuration, task with data and model, run directory."""
 
     configuration: Configuration
-    corpus: Corpus
-    model: LanguageModel
+    task: Task
     directory: Path
     fingerprint: str
+
+    @property
+    def corpus(self) -> Any:
+        """The task's corpus."""
+        return self.task.corpus
+
+    @property
+    def model(self) -> nn.Module:
+        """The task's model."""
+        return self.task.model
 
 
 def prepare(configuration: Configuration, device: str | None = None) -> Experiment:
@@ -72,27 +105,18 @@ def prepare(configuration: Configuration, device: str | None = None) -> Experime
     torch.set_num_threads(configuration.threads)
     # Vanishing probabilities and gradients would be denormal numbers, which are ten times slower.
     torch.set_flush_denormal(True)
-    corpus = load_corpus(configuration.corpus)
-    needed = 2 * max(GATE_STRANDS, configuration.training.eval_batch_size)
-    for split in ("valid", "test"):
-        if len(getattr(corpus, split)) < needed:
-            raise RunError(
-                f"the {split} text of {corpus.name} has {len(getattr(corpus, split))} tokens; "
-                f"at least {needed} are needed: use a longer text"
-            )
-    torch.manual_seed(configuration.seed)
-    model = build_model(configuration, len(corpus.vocabulary), device)
+    task = TASKS[configuration.task](configuration, device)
     determinants = {
         "configuration": asdict(configuration),
-        "code": code_checksum(TRAINING_MODULES),
-        "data": corpus.checksums,
-        "entropy_floor": corpus.entropy_floor,
+        "code": code_checksum((*task.modules, "runs")),
+        "data": task.checksums,
         "torch": torch.__version__,
         "device": device,
+        **task.determinants,
     }
     text = json.dumps(determinants, sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    return Experiment(configuration, corpus, model, run_directory(configuration), fingerprint)
+    return Experiment(configuration, task, run_directory(configuration), fingerprint)
 
 
 def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
@@ -118,16 +142,15 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
             print("this run was begun before: it goes on after its last finished epoch")
         history = train(
             experiment.model,
-            experiment.corpus.train,
-            experiment.corpus.valid,
+            experiment.task.objective,
             configuration.training,
             directory,
             seed=configuration.seed,
             schedule=_schedule(configuration),
-            probe=lambda model: _saturations(model, experiment.corpus.valid),
+            probe=lambda model: experiment.task.probe(),
             progress_bar=progress_bar,
         )
-        summary = _summarise(experiment, history)
+        summary = experiment.task.summarise(directory) | _about(experiment, history)
         record = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
         record["training_seconds"] = sum(row["seconds"] for row in history)
         # Of the whole run, evaluations included; unknown for a run made in several sittings.
@@ -154,12 +177,12 @@ def _make_ready(experiment: Experiment) -> None:
             return
     elif old:
         print(f"{directory}: settings, code or data have changed; the run starts anew")
-    for name in (*RECORDS, "model.safetensors"):
+    for name in (*RECORDS, *TRANSLATION_RECORDS, "model.safetensors"):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / "state", ignore_errors=True)
-    local = not experiment.corpus.source.startswith("hub:")
-    source = "local files" if local else experiment.corpus.source
-    data = {"source": source, "sha256": experiment.corpus.checksums}
+    source = experiment.task.source
+    source = source if source.startswith("hub:") else "local files"
+    data = {"source": source, "sha256": experiment.task.checksums}
     record = provenance(command(configuration), seed=configuration.seed, data=data)
     write_json(directory / "provenance.json", record)
     config = asdict(configuration) | {"fingerprint": experiment.fingerprint}
@@ -195,65 +218,9 @@ def _schedule(configuration: Configuration) -> TemperatureSchedule | None:
     )
 
 
-def _summarise(experiment: Experiment, history: list[dict[str, Any]]) -> dict[str, Any]:
-    """Measure the finished model on the test text; see the notebook for what each entry means."""
-    model, corpus = experiment.model, experiment.corpus
-    test = evaluate(model, corpus.test)
-    valid = evaluate(model, corpus.valid)
-    # As much training text as there is test text, without dropout or noise.
-    seen = evaluate(model, corpus.train[: len(corpus.test)])
-    best = min(history, key=lambda row: row["valid_loss"])
-    summary = {
-        "test_loss": test.loss,
-        "test_perplexity": test.perplexity,
-        "valid_perplexity": valid.perplexity,
-        "train_perplexity": seen.perplexity,
-        "unigram_perplexity": unigram_perplexity(corpus.train, corpus.test, len(corpus.vocabulary)),
-        "entropy_floor": corpus.entropy_floor,
-        "floor_perplexity": None
-        if corpus.entropy_floor is None
-        else math.exp(corpus.entropy_floor),
-        "best_epoch": best["epoch"],
+def _about(experiment: Experiment, history: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "best_epoch": min(history, key=lambda row: row["valid_loss"])["epoch"],
         "epochs": len(history),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "protocol": "one strand, state carried over the whole text, every token but the first",
-        "gates": {
-            mode: _gate_statistics(model, corpus.test, training=mode == "training")
-            for mode in ("evaluation", "training")
-        },
+        "parameters": sum(parameter.numel() for parameter in experiment.model.parameters()),
     }
-    if experiment.configuration.cache_pointer:
-        summary["test_perplexity_with_cache"] = evaluate_with_cache(model, corpus.test).perplexity
-    return summary
-
-
-@torch.no_grad()
-def _recorded(model: LanguageModel, tokens: torch.Tensor, training: bool) -> dict[str, Any]:
-    """Input and forget gates [all values] of every layer on the first 1,400 tokens, or so."""
-    strands = batchify(tokens[: 71 * GATE_STRANDS], GATE_STRANDS).to(model.embedding.weight.device)
-    mode = model.training
-    model.train(training)
-    with torch.random.fork_rng(), record_gates(model) as records:
-        torch.manual_seed(0)
-        model(strands)
-    model.train(mode)
-    return {
-        kind: torch.cat([getattr(record, f"{kind}_gate").flatten() for record in records])
-        for kind in ("input", "forget")
-    }
-
-
-def _gate_statistics(model: LanguageModel, tokens: torch.Tensor, training: bool) -> dict[str, Any]:
-    return {
-        kind: {
-            "histogram": [float(share) for share in gate_histogram(values)],
-            "saturation": float(saturation(values)),
-            "mean": float(values.mean()),
-        }
-        for kind, values in _recorded(model, tokens, training).items()
-    }
-
-
-def _saturations(model: LanguageModel, tokens: torch.Tensor) -> dict[str, float]:
-    gates = _recorded(model, tokens, training=False)
-    return {f"{kind}_gate_saturation": float(saturation(v)) for kind, v in gates.items()}

@@ -1,24 +1,21 @@
-"""Training of the language model: SGD with NT-ASGD or AdamW, checkpoints, exact resume."""
+"""The training loop: SGD with NT-ASGD or AdamW, checkpoints, exact resume."""
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
 from g2lstm.checkpoint import load_checkpoint, read_progress, save_checkpoint
-from g2lstm.evaluation import batchify, evaluate
 from g2lstm.files import write_text
 from g2lstm.gates import TemperatureSchedule
-from g2lstm.language_model import LanguageModel, State, detach
 from g2lstm.options import TrainingOptions
 
 # Columns of the metrics that depend on the machine's speed; all others repeat exactly.
@@ -30,16 +27,45 @@ class TrainingDivergedError(RuntimeError):
     """The loss became NaN, infinite or worse than guessing; earlier checkpoints are intact."""
 
 
+class Step(NamedTuple):
+    """One step of the optimiser: what it learns from, and where in the epoch it stands."""
+
+    batch: Any
+    tokens: int  # predictions in the batch
+    done: float  # share of the epoch before this step
+    scale: float = 1.0  # of the learning rate
+
+
+class Objective(Protocol):
+    """What a model is trained for; see `objectives`.
+
+    Attributes:
+        epoch_tokens: predictions in an epoch.
+        guessing: nats a token of a model that guesses evenly.
+    """
+
+    epoch_tokens: int
+    guessing: float
+
+    def steps(self, epoch: int) -> Sequence[Step]:
+        """The steps of an epoch; the same each time it is asked for."""
+
+    def losses(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
+        """What to minimise, and the loss in nats a token."""
+
+    def validate(self, model: nn.Module) -> float:
+        """Nats a token on the validation text, in evaluation mode; the mode is restored."""
+
+
 def train(
-    model: LanguageModel,
-    train_tokens: Tensor,
-    valid_tokens: Tensor,
+    model: nn.Module,
+    objective: Objective,
     options: TrainingOptions,
     directory: Path | str,
     *,
     seed: int = 1,
     schedule: TemperatureSchedule | None = None,
-    probe: Callable[[LanguageModel], dict[str, float]] | None = None,
+    probe: Callable[[nn.Module], dict[str, float]] | None = None,
     progress_bar: bool = True,
 ) -> list[dict[str, Any]]:
     """Train ``model`` in place, or go on from the checkpoint in ``directory``.
@@ -51,11 +77,11 @@ def train(
     holds the best weights.
 
     Args:
-        model: the language model, freshly initialised.
-        train_tokens, valid_tokens: one-dimensional texts.
+        model: freshly initialised; has ``gate`` and ``temperature``.
+        objective: what to train for, with the data.
         options: see `TrainingOptions`.
         directory: the run directory.
-        seed: of dropout, gate noise and segment lengths; seeds the global generator of torch.
+        seed: of dropout and gate noise; seeds the global generator of torch.
         schedule: temperature as a function of epochs done (its ``steps`` count epochs); default:
             the temperature stays as it is.
         probe: called with the model after each epoch; its values join the metrics.
@@ -69,12 +95,10 @@ def train(
     Raises:
         TrainingDivergedError: the loss is not finite, or far worse than guessing.
         CheckpointError: the checkpoint is damaged or of another model.
-        ValueError: a text too short for the batch size.
     """
     directory = Path(directory)
     checkpoint = directory / "state" / "checkpoint.safetensors"
     best = directory / "model.safetensors"
-    strands = batchify(train_tokens, options.batch_size).to(model.embedding.weight.device)
     # Not the seed of the initial weights: the masks would be made of the same random numbers.
     torch.manual_seed(seed + 2**32)
 
@@ -92,24 +116,23 @@ def train(
         save_checkpoint(checkpoint, model, optimizer, progress)
 
     total_epochs = options.epochs + options.finetune_epochs
-    epoch_tokens = (len(strands) - 1) * options.batch_size
     bar = tqdm(
-        total=total_epochs * epoch_tokens, initial=len(history) * epoch_tokens,
+        total=total_epochs * objective.epoch_tokens, initial=len(history) * objective.epoch_tokens,
         unit="tok", unit_scale=True, disable=not progress_bar, mininterval=1.0,
     )  # fmt: skip
     with bar:
         while len(history) < total_epochs and not stopped:
             epoch = len(history)
             row = _train_epoch(
-                model, strands, optimizer, options, schedule, seed, epoch, averaging, bar
+                model, objective, optimizer, options, schedule, epoch, averaging, bar
             )
             with _averaged_weights(model, optimizer):
-                result = evaluate(model, valid_tokens, options.eval_batch_size, options.bptt)
-                row |= {"valid_loss": result.loss, "valid_perplexity": result.perplexity}
+                loss = objective.validate(model)
+                _check_loss(objective, loss, f"validation loss after epoch {epoch + 1}")
+                row |= {"valid_loss": loss, "valid_perplexity": math.exp(loss)}
                 if probe is not None:
                     row |= probe(model)
-                _check_loss(model, result.loss, f"validation loss after epoch {epoch + 1}")
-                if result.loss < min((r["valid_loss"] for r in history), default=math.inf):
+                if loss < min((r["valid_loss"] for r in history), default=math.inf):
                     about = {"epoch": epoch + 1, "temperature": model.temperature}
                     save_checkpoint(best, model, progress=about)
             history.append(row)
@@ -132,7 +155,7 @@ def train(
     return history
 
 
-def load_best(path: Path | str, model: LanguageModel) -> None:
+def load_best(path: Path | str, model: nn.Module) -> None:
     """Load the weights in ``path`` (``model.safetensors``) and the temperature they belong to.
 
     Raises:
@@ -142,57 +165,42 @@ def load_best(path: Path | str, model: LanguageModel) -> None:
 
 
 def _train_epoch(
-    model: LanguageModel,
-    strands: Tensor,
+    model: nn.Module,
+    objective: Objective,
     optimizer: torch.optim.Optimizer,
     options: TrainingOptions,
     schedule: TemperatureSchedule | None,
-    seed: int,
     epoch: int,
     averaging: bool,
     bar: tqdm,
 ) -> dict[str, Any]:
     model.train()
-    device = strands.device
-    state: State | None = None
+    device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
     count = 0
     started = time.perf_counter()
-    bounds = list(jittered_bounds(len(strands) - 1, options.bptt, seed, epoch))
-    for step, (start, end) in enumerate(bounds, 1):
-        done = epoch + start / (len(strands) - 1)
-        rate = _learning_rate(options, done / options.epochs)
-        if options.optimizer == "sgd":
-            rate *= (end - start) / options.bptt
+    steps = objective.steps(epoch)
+    for number, step in enumerate(steps, 1):
+        done = epoch + step.done
+        rate = _learning_rate(options, done / options.epochs) * step.scale
         for group in optimizer.param_groups:
             group["lr"] = rate
         if schedule is not None:
             model.temperature = schedule(done)
 
-        state = None if state is None else detach(state)
         with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
-            output = model(strands[start:end], state)
-            targets = strands[start + 1 : end + 1].flatten()
-            loss = model.loss(output.hidden.flatten(0, 1), targets)
-        state = output.state
-        objective = loss
-        if options.alpha:
-            objective = objective + options.alpha * output.hidden.float().pow(2).mean()
-        if options.beta and end - start > 1:
-            change = output.raw[1:].float() - output.raw[:-1].float()
-            objective = objective + options.beta * change.pow(2).mean()
+            objective_value, loss = objective.losses(model, step.batch)
         optimizer.zero_grad()
-        objective.backward()
+        objective_value.backward()
         clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
 
-        size = (end - start) * options.batch_size
-        total += loss.detach().double() * size
-        count += size
-        bar.update(size)
-        if step % CHECK_INTERVAL == 0 or step == len(bounds):
+        total += loss.detach().double() * step.tokens
+        count += step.tokens
+        bar.update(step.tokens)
+        if number % CHECK_INTERVAL == 0 or number == len(steps):
             mean = float(total) / count
-            _check_loss(model, mean, f"training loss in epoch {epoch + 1}, step {step}")
+            _check_loss(objective, mean, f"training loss in epoch {epoch + 1}, step {number}")
             perplexity = f"{math.exp(mean):.1f}"
             bar.set_postfix(epoch=epoch + 1, loss=f"{mean:.3f}", ppl=perplexity, refresh=False)
     seconds = time.perf_counter() - started
@@ -201,35 +209,19 @@ def _train_epoch(
         "train_loss": mean,
         "train_perplexity": math.exp(mean),
         "learning_rate": rate,
-        "temperature": None if model.layers[0].gate == "sigmoid" else model.temperature,
+        "temperature": None if model.gate == "sigmoid" else model.temperature,
         "averaging": averaging,
         "seconds": seconds,
         "tokens_per_second": count / seconds,
     }
 
 
-def _check_loss(model: LanguageModel, loss: float, what: str) -> None:
-    guessing = math.log(model.embedding.num_embeddings)
-    if not math.isfinite(loss) or loss > 2 * guessing:
+def _check_loss(objective: Objective, loss: float, what: str) -> None:
+    if not math.isfinite(loss) or loss > 2 * objective.guessing:
         raise TrainingDivergedError(
-            f"{what} is {loss} (guessing gives {guessing:.2f}); the checkpoint of the epoch before "
-            "is intact: lower learning_rate or clip"
+            f"{what} is {loss} (guessing gives {objective.guessing:.2f}); the checkpoint of the "
+            "epoch before is intact: lower learning_rate or clip"
         )
-
-
-def jittered_bounds(length: int, bptt: int, seed: int, epoch: int) -> Iterator[tuple[int, int]]:
-    """Yield [start, end) of segments that cover ``length`` steps, of random size around ``bptt``.
-
-    AWD-LSTM's jitter: the mean is ``bptt``, or half of it in 5 % of the cases; the standard
-    deviation is 5, the least size 5. Depends on ``seed`` and ``epoch`` alone.
-    """
-    random = np.random.default_rng([seed, epoch])
-    start = 0
-    while start < length:
-        mean = bptt if random.random() < 0.95 else bptt / 2
-        end = min(length, start + max(5, int(random.normal(mean, 5))))
-        yield start, end
-        start = end
 
 
 def _learning_rate(options: TrainingOptions, done: float) -> float:
@@ -244,7 +236,7 @@ def _learning_rate(options: TrainingOptions, done: float) -> float:
 
 
 def _optimizer(
-    model: LanguageModel, options: TrainingOptions, averaging: bool
+    model: nn.Module, options: TrainingOptions, averaging: bool
 ) -> torch.optim.Optimizer:
     rate, decay = options.learning_rate, options.weight_decay
     if averaging:
@@ -277,7 +269,7 @@ def _is_over(history: list[dict[str, Any]], options: TrainingOptions) -> bool:
 
 
 @contextmanager
-def _averaged_weights(model: LanguageModel, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+def _averaged_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """Within the context the model has averaged SGD's mean weights, if that is the optimiser."""
     if not isinstance(optimizer, torch.optim.ASGD):
         yield

@@ -3,7 +3,6 @@ import json
 import pytest
 
 from g2lstm.experiments import (
-    PRESETS,
     ParameterError,
     build_model,
     check_parameters,
@@ -13,13 +12,14 @@ from g2lstm.experiments import (
     results_directory,
     run_directory,
 )
+from g2lstm.presets import PRESETS
 
 
 def test_defaults_are_the_papers_gate_on_the_presets_corpus():
     configuration = configure()
     assert (configuration.preset, configuration.corpus) == ("quick", "grammar")
     assert (configuration.temperature, configuration.noise_probability) == (0.9, 0.2)
-    assert configuration.training == PRESETS["quick"].training
+    assert configuration.training == PRESETS["language-model"]["quick"].training
     assert configure(preset="small").corpus == configure(preset="paper").corpus == "ptb"
 
 
@@ -88,7 +88,7 @@ def test_overrides_reach_training_and_model():
     assert configuration.model["hidden_size"] == 9
     assert configuration.model["dropout"] == 0
     assert configuration.threads == 2
-    assert "hidden_size" not in PRESETS["quick"].model
+    assert "hidden_size" not in PRESETS["language-model"]["quick"].model
 
 
 @pytest.mark.parametrize(

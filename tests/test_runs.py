@@ -10,9 +10,11 @@ import torch
 
 from g2lstm import runs as runs_module
 from g2lstm.evaluation import evaluate
-from g2lstm.experiments import PRESETS, ParameterError, configure, run_directory
+from g2lstm.experiments import ParameterError, configure, run_directory
 from g2lstm.gates import GATES
 from g2lstm.inspection import record_gates
+from g2lstm.language_model_task import LanguageModelTask
+from g2lstm.presets import LANGUAGE_MODEL
 from g2lstm.provenance import _essence
 from g2lstm.records import RECORDS, RunError, copy_records, find_runs, read_run
 from g2lstm.results import (
@@ -120,17 +122,17 @@ def test_published_records_without_weights_are_trained_again(root, corpus):
 def test_an_interrupted_run_goes_on(root, corpus, monkeypatch):
     _, whole = finish(corpus)
     shutil.rmtree(whole.directory)
-    saturations = runs_module._saturations
+    probe = LanguageModelTask.probe
 
-    def interrupt(model, tokens):
+    def interrupt(task):
         if (whole.directory / "metrics.jsonl").exists():
             raise KeyboardInterrupt
-        return saturations(model, tokens)
+        return probe(task)
 
-    monkeypatch.setattr(runs_module, "_saturations", interrupt)
+    monkeypatch.setattr(LanguageModelTask, "probe", interrupt)
     with pytest.raises(KeyboardInterrupt):
         finish(corpus)
-    monkeypatch.setattr(runs_module, "_saturations", saturations)
+    monkeypatch.setattr(LanguageModelTask, "probe", probe)
     (whole.directory / "state/.checkpoint.safetensors.x.part").write_text("half")
     _, run = finish(corpus)
     assert run.summary == whole.summary
@@ -242,9 +244,9 @@ def test_tables_over_runs(root, corpus, tmp_path):
 
 
 def test_a_run_in_default_settings_goes_by_its_gate(root, corpus, monkeypatch):
-    small = replace(PRESETS["quick"].training, epochs=1)
-    preset = replace(PRESETS["quick"], model={"embedding_size": 6, "num_layers": 1}, training=small)
-    monkeypatch.setitem(PRESETS, "quick", preset)
+    small = replace(LANGUAGE_MODEL["quick"].training, epochs=1)
+    preset = replace(LANGUAGE_MODEL["quick"], model={"embedding_size": 6, "num_layers": 1}, training=small)
+    monkeypatch.setitem(LANGUAGE_MODEL, "quick", preset)
     for gate in GATES:
         finish(corpus, gate=gate, overrides={})
     finish(corpus, gate="gumbel", temperature=0.5, overrides={})

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -15,18 +14,18 @@ from g2lstm.checkpoint import CheckpointError, load_checkpoint, read_progress, s
 from g2lstm.evaluation import evaluate
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.language_model import LanguageModel
-from g2lstm.options import TrainingOptions
+from g2lstm.objectives import LanguageModelObjective
+from g2lstm.options import LanguageModelOptions
 from g2lstm.training import (
     TIMING_COLUMNS,
     TrainingDivergedError,
     _stagnates,
-    jittered_bounds,
     load_best,
     train,
 )
 
 TEXT = torch.arange(600) % 11  # predictable: word 3 follows word 2, and so on
-ADAMW = TrainingOptions(
+ADAMW = LanguageModelOptions(
     epochs=4,
     batch_size=4,
     bptt=10,
@@ -48,10 +47,9 @@ def make(gate="gumbel", **settings):
 
 def run(folder, options=ADAMW, model=None, **settings):
     model = model or make()
-    metrics = train(
-        model, TEXT, TEXT[:200], options, folder, progress_bar=False, **({"seed": 3} | settings)
-    )
-    return model, metrics
+    settings = {"seed": 3} | settings
+    objective = LanguageModelObjective(TEXT, TEXT[:200], 12, options, settings["seed"])
+    return model, train(model, objective, options, folder, progress_bar=False, **settings)
 
 
 def repeatable(metrics):
@@ -210,8 +208,7 @@ def test_averaged_sgd_evaluates_the_mean_of_the_iterates(tmp_path):
     seen = []
     train(
         make("sigmoid", dropout_embedding=0.0),
-        TEXT[:240],
-        TEXT[:200],
+        LanguageModelObjective(TEXT[:240], TEXT[:200], 12, options),
         options,
         tmp_path,
         probe=lambda model: seen.append(model.embedding.weight.detach().clone()) or {},
@@ -325,17 +322,6 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     optimizer = torch.optim.SGD(make().parameters(), 0.1)
     with pytest.raises(CheckpointError, match="holds no state for this optimiser"):
         load_checkpoint(tmp_path / "one.safetensors", make(), optimizer)
-
-
-def test_jittered_segments_cover_the_text_with_the_right_mean():
-    bounds = list(jittered_bounds(100_000, 70, seed=1, epoch=0))
-    assert bounds[0][0] == 0
-    assert bounds[-1][1] == 100_000
-    assert all(a[1] == b[0] for a, b in pairwise(bounds))
-    sizes = [end - start for start, end in bounds]
-    assert sum(sizes) / len(sizes) == pytest.approx(0.95 * 70 + 0.05 * 35, rel=0.03)
-    assert bounds == list(jittered_bounds(100_000, 70, seed=1, epoch=0))
-    assert bounds != list(jittered_bounds(100_000, 70, seed=1, epoch=1))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,129 @@
+"""The presets: size, training and measurement of the models of each experiment at each scale."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of one experiment at one scale.
+
+    Attributes:
+        corpus: name of the corpus, unless another is asked for.
+        model: arguments of the model, gates apart.
+        training: how to train.
+        data: settings of the data: for translation ``merges`` and ``joint`` (see
+            `subwords.learn_subwords`) and ``max_length`` (see `load_parallel`).
+        evaluation: settings of the final measurement: for the language model ``cache_pointer``,
+            for translation ``beam_size`` and ``length_penalty``.
+        languages: source and target of a translation, such as "de-en".
+        threads: of torch on the CPU; part of what makes a run repeat exactly.
+        seeds: of the grid.
+        for_corpus: other values of single settings for a corpus of this name.
+    """
+
+    corpus: str
+    model: dict[str, Any]
+    training: TrainingOptions
+    data: dict[str, Any] = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    languages: str | None = None
+    threads: int = 1
+    seeds: tuple[int, ...] = (1, 2, 3)
+    for_corpus: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+LANGUAGE_MODEL = {
+    # Less than a minute a run on one core. Without dropout: the text is plentiful and never noisy.
+    "quick": Preset(
+        corpus="grammar",
+        model={
+            "embedding_size": 128, "num_layers": 1,
+            "dropout": 0.0, "dropout_between": 0.0, "dropout_embedding": 0.0,
+            "dropout_words": 0.0, "weight_dropout": 0.0,
+        },
+        training=LanguageModelOptions(
+            epochs=5, batch_size=20, bptt=35, optimizer="adamw", learning_rate=8e-3,
+            learning_rate_schedule="cosine", warmup=0.05, weight_decay=0.01,
+            clip=1.0, alpha=0.0, beta=0.0,
+        ),
+        evaluation={"cache_pointer": False},
+    ),
+    # Penn Treebank on one core in less than 40 minutes.
+    "small": Preset(
+        corpus="ptb",
+        model={
+            "embedding_size": 320, "hidden_size": 320, "num_layers": 2, "cutoff": 2000,
+            "dropout": 0.3, "dropout_between": 0.2, "dropout_embedding": 0.2,
+            "dropout_words": 0.05, "weight_dropout": 0.2,
+        },
+        training=LanguageModelOptions(
+            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=3e-3,
+            learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
+            clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
+        ),
+        evaluation={"cache_pointer": True},
+    ),
+    # The paper's own model and AWD-LSTM's training, for a GPU.
+    "paper": Preset(
+        corpus="ptb",
+        model={},
+        training=LanguageModelOptions(
+            epochs=500, finetune_epochs=500, batch_size=80, precision="bfloat16"
+        ),
+        evaluation={"cache_pointer": True},
+    ),
+}  # fmt: skip
+
+TRANSLATION = {
+    # About a minute a run on one core.
+    "quick": Preset(
+        corpus="grammar",
+        languages="de-en",
+        model={
+            "embedding_size": 128, "hidden_size": 128, "encoder_layers": 1, "decoder_layers": 1,
+            "dropout": 0.0,
+        },
+        training=TranslationOptions(epochs=6, learning_rate=5e-3, label_smoothing=0.0),
+        data={"merges": 400, "joint": False, "max_length": 100},
+        evaluation={"beam_size": 5, "length_penalty": 1.0},
+    ),
+    # Multi30k on one core in about half an hour.
+    "small": Preset(
+        corpus="multi30k",
+        languages="de-en",
+        model={"embedding_size": 256, "hidden_size": 256, "dropout": 0.3},
+        training=TranslationOptions(epochs=10, precision="bfloat16"),
+        data={"merges": 5000, "joint": False, "max_length": 100},
+        evaluation={"beam_size": 5, "length_penalty": 1.0},
+    ),
+    # The paper's models as far as known (sizes are recalled, not confirmed), for a GPU.
+    "paper": Preset(
+        corpus="iwslt14",
+        languages="de-en",
+        model={"embedding_size": 256, "hidden_size": 256, "dropout": 0.3},
+        training=TranslationOptions(
+            epochs=40, batch_tokens=4000, learning_rate=1e-3, precision="bfloat16"
+        ),
+        data={"merges": 25_000, "joint": True, "max_length": 175},
+        evaluation={"beam_size": 5, "length_penalty": 1.0},
+        for_corpus={
+            "wmt14": {
+                "languages": "en-de", "embedding_size": 512, "hidden_size": 1024, "dropout": 0.2,
+                "epochs": 10, "batch_tokens": 8000, "merges": 32_000, "max_length": 100,
+            },
+        },
+    ),
+}  # fmt: skip
+
+PRESETS = {"language-model": LANGUAGE_MODEL, "translation": TRANSLATION}
+
+# Default temperature and noise probability of each gate. The paper's values as far as known: the
+# temperatures are recalled, not confirmed from a source; p = 0.2 is the authors' README's.
+GATE_SETTINGS = {
+    "sigmoid": (None, None),
+    "sharpened": (0.2, None),
+    "gumbel": (0.9, 0.2),
+}

@@ -1,0 +1,159 @@
+"""The translation experiment: its data, model, training objective and measurements."""
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from g2lstm.batches import Pairs, collate, encode_pairs
+from g2lstm.beam_search import Hypothesis, translate
+from g2lstm.corpora import SPLITS
+from g2lstm.evaluation import evaluate_translation
+from g2lstm.experiments import Configuration, build_model
+from g2lstm.files import write_json
+from g2lstm.inspection import gate_summary, record_gates
+from g2lstm.objectives import TranslationObjective
+from g2lstm.parallel_corpora import load_parallel
+from g2lstm.parallel_grammar import Pair, clause_accuracy
+from g2lstm.scoring import bleu_statistics, score
+from g2lstm.subwords import learn_subwords
+
+GATE_PAIRS = 100  # pairs on which gates are recorded
+
+
+class TranslationTask:
+    """A translation run made ready; see `runs.Task`.
+
+    Attributes:
+        corpus: the `ParallelCorpus`.
+        source_subwords, target_subwords: learnt on its training side.
+        pairs: its splits, encoded.
+
+    Raises:
+        CorpusError: the corpus cannot be loaded.
+    """
+
+    # What decides the outcome of a run, beside `runs` itself.
+    modules = (
+        "gates", "recurrence", "lstm", "inspection", "language_model", "translation",
+        "parallel_corpora", "subwords", "batches", "scoring", "beam_search", "evaluation",
+        "options", "training", "objectives", "translation_task",
+    )  # fmt: skip
+
+    def __init__(self, configuration: Configuration, device: str) -> None:
+        self.configuration = configuration
+        data = configuration.data
+        languages = configuration.languages.split("-")
+        self.corpus = load_parallel(configuration.corpus, *languages, data["max_length"])
+        self.source, self.checksums = self.corpus.origin, self.corpus.checksums
+        self.determinants = {"languages": configuration.languages}
+        self.source_subwords, self.target_subwords = learn_subwords(
+            self.corpus.train, data["merges"], data["joint"]
+        )
+        self.pairs = {split: self._encode(getattr(self.corpus, split)) for split in SPLITS}
+        sizes = len(self.source_subwords), len(self.target_subwords)
+        torch.manual_seed(configuration.seed)
+        self.model = build_model(configuration, *sizes, device=device)
+        self.objective = TranslationObjective(
+            self.pairs["train"],
+            self.pairs["valid"],
+            sizes[1],
+            configuration.training,
+            configuration.seed,
+            device,
+        )
+
+    def translate(
+        self, sources: list[list[int]], beam_size: int | None = None, progress_bar: bool = False
+    ) -> tuple[list[str], list[Hypothesis]]:
+        """Text and hypotheses of encoded sentences, by the configuration's beam search."""
+        settings = self.configuration.evaluation
+        found = translate(
+            self.model,
+            sources,
+            beam_size=settings["beam_size"] if beam_size is None else beam_size,
+            length_penalty=settings["length_penalty"],
+            progress_bar=progress_bar,
+        )
+        return self.target_subwords.decode([hypothesis.tokens for hypothesis in found]), found
+
+    def probe(self) -> dict[str, float]:
+        """BLEU of greedy search on the validation pairs, and the saturation of the gates there."""
+        texts, _ = self.translate(self.pairs["valid"].sources, beam_size=1)
+        gates = self._gates(self.pairs["valid"], training=False)
+        return {
+            "valid_bleu_greedy": self._score(texts, self.corpus.valid[1]).bleu,
+            **{f"{kind}_gate_saturation": gates[kind]["saturation"] for kind in gates},
+        }
+
+    def summarise(self, directory: Path) -> dict[str, Any]:
+        """Measurements on the test pairs; see the notebook for what each entry means.
+
+        Writes the translations and what BLEU needs to know of them to ``directory``.
+        """
+        model, corpus, pairs = self.model, self.corpus, self.pairs
+        size = len(pairs["test"])
+        # As many training pairs as there are test pairs, spread evenly over the training text.
+        chosen = [i * len(pairs["train"]) // size for i in range(min(size, len(pairs["train"])))]
+        seen = Pairs(
+            *(
+                [side[i] for i in chosen]
+                for side in (pairs["train"].sources, pairs["train"].targets)
+            )
+        )
+        started = time.perf_counter()
+        texts, hypotheses = self.translate(pairs["test"].sources)
+        seconds = time.perf_counter() - started
+        references = corpus.test[1]
+        scores = self._score(texts, references)
+        greedy, _ = self.translate(pairs["test"].sources, beam_size=1)
+        valid, _ = self.translate(pairs["valid"].sources)
+        seen_texts, _ = self.translate(seen.sources)
+        seen_references = [corpus.train[1][i] for i in chosen]
+        statistics = bleu_statistics(texts, references, corpus.tokenised, corpus.target_language)
+        write_json(directory / "bleu_statistics.json", statistics.tolist())
+        write_json(directory / "translations.json", texts)
+        summary = {
+            **{f"test_{name}": value for name, value in asdict(scores).items()},
+            "test_bleu_greedy": self._score(greedy, references).bleu,
+            "valid_bleu": self._score(valid, corpus.valid[1]).bleu,
+            "train_bleu": self._score(seen_texts, seen_references).bleu,
+            "test_perplexity": evaluate_translation(model, pairs["test"]).perplexity,
+            "valid_perplexity": evaluate_translation(model, pairs["valid"]).perplexity,
+            "train_perplexity": evaluate_translation(model, seen).perplexity,
+            "unfinished": sum(not hypothesis.finished for hypothesis in hypotheses),
+            "sentences_per_second": size / seconds,
+            "source_subwords": len(self.source_subwords),
+            "target_subwords": len(self.target_subwords),
+            "protocol": "beam search over the whole test set, detokenised, sacreBLEU",
+            "gates": {
+                mode: self._gates(pairs["test"], training=mode == "training")
+                for mode in ("evaluation", "training")
+            },
+        }
+        if corpus.clauses is not None:
+            known = map(Pair, *corpus.test, corpus.clauses)
+            summary |= asdict(clause_accuracy(texts, list(known)))
+        return summary
+
+    def _encode(self, sentences: tuple[list[str], list[str]]) -> Pairs:
+        return encode_pairs(self.source_subwords, self.target_subwords, sentences)
+
+    def _score(self, texts: list[str], references: list[str]):
+        return score(texts, references, self.corpus.tokenised, self.corpus.target_language)
+
+    @torch.no_grad()
+    def _gates(self, pairs: Pairs, training: bool) -> dict[str, Any]:
+        """Gates of every layer on the first pairs, encoder and decoder, by teacher forcing."""
+        model, mode = self.model, self.model.training
+        device = model.output_bias.device
+        batch = collate(pairs, list(range(min(GATE_PAIRS, len(pairs)))), device)
+        model.train(training)
+        with torch.random.fork_rng(), record_gates(model) as records:
+            torch.manual_seed(0)
+            memory = model.encode(batch.source, batch.source_lengths)
+            model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
+        model.train(mode)
+        return gate_summary(records)
