@@ -8,7 +8,6 @@ The environment variables are those of `g2lstm.corpus_sources`.
 """
 
 import difflib
-import hashlib
 import json
 import os
 import warnings
@@ -16,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -166,22 +166,18 @@ def load_corpus(name_or_path: str | os.PathLike) -> Corpus:
 
 
 def _load_grammar() -> Corpus:
-    folder = cached(f"grammar-{grammar.fingerprint()}", _intact, grammar.write_corpus)
-    floor = json.loads((folder / "floor.json").read_text(encoding="utf-8"))
-    return _load_folder("grammar", folder, floor["splits"]["test"]["cross_entropy"])
+    folder = cached(f"grammar-{grammar.fingerprint()}", _checksums, grammar.write_corpus)
+    return _load_folder("grammar", folder, _floor(folder)["test"]["cross_entropy"])
 
 
-def _intact(folder: Path) -> bool:
-    """Whether `write_corpus` came to its end here and its files are still as it left them."""
-    try:
-        floor = json.loads((folder / "floor.json").read_text(encoding="utf-8"))
-        return all(
-            hashlib.sha256((folder / f"{split}.txt").read_bytes()).hexdigest() == known["sha256"]
-            and (folder / f"{split}.annotations.jsonl").is_file()
-            for split, known in floor["splits"].items()
-        )
-    except (OSError, ValueError, KeyError):
-        return False
+def _checksums(folder: Path) -> dict[str, str | None]:
+    """Of the files in the cache; there once `write_corpus` came to its end."""
+    texts = {f"{split}.txt": known["sha256"] for split, known in _floor(folder).items()}
+    return texts | {f"{split}.annotations.jsonl": None for split in SPLITS}
+
+
+def _floor(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "floor.json").read_text(encoding="utf-8"))["splits"]
 
 
 def _load_folder(name: str, folder: Path, entropy_floor: float | None = None) -> Corpus:

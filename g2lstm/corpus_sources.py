@@ -9,7 +9,7 @@ Environment variables:
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from g2lstm.hub import HubError, HubText, fetch_columns
@@ -61,15 +61,32 @@ def data_root() -> Path | None:
     return Path(root).expanduser() if root else None
 
 
-def cached(name: str, intact: Callable[[Path], bool], write: Callable[[Path], object]) -> Path:
+def cached(
+    name: str,
+    checksums: Callable[[Path], Mapping[str, str | None]],
+    write: Callable[[Path], object],
+) -> Path:
     """The folder `name` of the cache, written anew where it is not intact.
+
+    Args:
+        name: of the folder.
+        checksums: from the name of each file that should be in the folder to its sha256, or None
+            where it is not known; may raise OSError, ValueError or KeyError.
+        write: writes the folder.
 
     Raises:
         CorpusError: the cache cannot be written.
     """
     root = os.environ.get("G2LSTM_CACHE") or Path.home() / ".cache" / "g2lstm"
     folder = Path(root).expanduser() / name
-    if not intact(folder):
+    try:
+        intact = all(
+            hashlib.sha256((folder / file).read_bytes()).hexdigest() == known or known is None
+            for file, known in checksums(folder).items()
+        )
+    except (OSError, ValueError, KeyError):
+        intact = False
+    if not intact:
         try:
             write(folder)
         except OSError as error:

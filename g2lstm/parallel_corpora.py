@@ -5,11 +5,11 @@ translates line n of the other. The environment variables are those of `g2lstm.c
 """
 
 import difflib
-import hashlib
 import json
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -69,31 +69,27 @@ class ParallelCorpus:
 @dataclass(frozen=True)
 class _Published:
     folders: tuple[str, ...]  # of $G2LSTM_DATA
-    text: HubText  # its fields are patterns for a language
+    text: HubText  # with a pattern for the field of a language
     pairs: dict[str, int]
 
 
-LANGUAGES = ("de", "en")  # of the corpora with a name
+LANGUAGES = ("de", "en")  # of the published corpora on the hub
+_NESTED = ("translation.{}",)
 _PUBLISHED = {
     "multi30k": _Published(
         ("multi30k", "multi30k-de-en"),
-        HubText(
-            "bentrevett/multi30k", "main", "", ("{}",), ("train", "val", "test"), suffix="jsonl"
-        ),
+        HubText("bentrevett/multi30k", "main", "", ("{}",), ("train", "val", "test"), "jsonl"),
         {"train": 29_000, "valid": 1_014, "test": 1_000},
     ),
     "iwslt14": _Published(
         ("iwslt14", "iwslt14-de-en"),
         # The converted revision, for the main one is a script, which `datasets` refuses to run.
-        HubText(
-            *("bbaaaa/iwslt14-de-en-preprocess", "refs/convert/parquet", "de-en"),
-            ("translation.{}",),
-        ),
+        HubText("bbaaaa/iwslt14-de-en-preprocess", "refs/convert/parquet", "de-en", _NESTED),
         {"train": 160_239, "valid": 7_283, "test": 6_750},
     ),
     "wmt14": _Published(
         ("wmt14", "wmt14-en-de", "wmt14-en-de-sample"),
-        HubText("wmt/wmt14", "main", "de-en", ("translation.{}",)),
+        HubText("wmt/wmt14", "main", "de-en", _NESTED),
         {"train": 4_508_785, "valid": 3_000, "test": 3_003},  # newstest2013, newstest2014
     ),
 }
@@ -122,33 +118,33 @@ def load_parallel(
             has no pair left; the hub is not reachable (found out in seconds); the cache cannot be
             written.
     """
-    name = os.fspath(name_or_path)
+    name, languages = os.fspath(name_or_path), (source, target)
     if source == target:
         raise CorpusError(f"source and target are both {source!r}: give two languages.")
     if max_length < 1:
         raise CorpusError(f"max_length is {max_length!r}: it should be at least 1.")
-    corpus = _load(name, (source, target), max_length)
-    dropped = [
-        f"{corpus.counts[s]['empty']} of {s}" for s in SPLITS[1:] if corpus.counts[s]["empty"]
-    ]
-    if dropped:
-        warnings.warn(
-            f"{corpus.name} from {corpus.origin}: pairs with an empty side are left out, "
-            f"{' and '.join(dropped)}. Scores are of the others alone.",
-            stacklevel=2,
-        )
-    published = _PUBLISHED[name].pairs if name in _PUBLISHED else {}
-    differences = [
-        f"{split} has {corpus.counts[split]['pairs']} pairs, published {pairs}"
-        for split, pairs in published.items()
-        if corpus.counts[split]["pairs"] != pairs
-    ]
-    if differences:
-        warnings.warn(
-            f"{name} from {corpus.origin} is not the published corpus: {'; '.join(differences)}. "
-            "BLEU cannot be compared with published numbers.",
-            stacklevel=2,
-        )
+    origin, splits = _read(name, languages)
+    texts, counts, checksums, clauses = {}, {}, {}, None
+    for split, sides in splits.items():
+        texts[split], counts[split] = _select(split, sides, max_length)
+        for language, side in zip(languages, sides, strict=True):
+            checksums[f"{split}.{language}"] = side.checksum
+    if name == "grammar" and target == "en":
+        from g2lstm import parallel_grammar
+
+        clauses = [pair.clauses for pair in parallel_grammar.read_pairs(origin, "test")]
+    corpus = ParallelCorpus(
+        name if name in PARALLEL_NAMES else Path(origin).name,
+        *languages,
+        **texts,
+        checksums=checksums,
+        origin=origin,
+        counts=counts,
+        tokenised=_tokenised(texts["test"]),
+        clauses=clauses,
+    )
+    for doubt in _doubts(corpus, _PUBLISHED[name].pairs if name in _PUBLISHED else {}):
+        warnings.warn(f"{corpus.name} from {origin} {doubt}", stacklevel=2)
     return corpus
 
 
@@ -173,20 +169,24 @@ class _Side(NamedTuple):
     checksum: str
 
 
-def _load(name: str, languages: tuple[str, str], max_length: int) -> ParallelCorpus:
+def _read(name: str, languages: tuple[str, str]) -> tuple[str, dict[str, list[_Side]]]:
+    """The origin of a corpus, and the two sides of each split."""
     if name == "grammar":
-        return _load_grammar(languages, max_length)
+        from g2lstm import parallel_grammar
+
+        folder = f"parallel-grammar-{parallel_grammar.fingerprint()}"
+        return _read_folder(cached(folder, _checksums, parallel_grammar.write_corpus), languages)
     if name in _PUBLISHED:
         root = data_root()
         folders = [root / folder for folder in _PUBLISHED[name].folders] if root else []
         for folder in folders:
             if folder.is_dir():
-                return _load_folder(name, folder, languages, max_length)
+                return _read_folder(folder, languages)
         also = "".join(f"; {folder} does not exist" for folder in folders)
-        return _load_hub(name, languages, max_length, also)
+        return _read_hub(name, languages, also)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _load_folder(folder.resolve().name, folder, languages, max_length)
+        return _read_folder(folder, languages)
     close = difflib.get_close_matches(name.lower(), PARALLEL_NAMES, n=1)
     raise CorpusError(
         f"unknown corpus {name!r}: neither a name nor a folder."
@@ -195,49 +195,26 @@ def _load(name: str, languages: tuple[str, str], max_length: int) -> ParallelCor
     )
 
 
-def _load_grammar(languages: tuple[str, str], max_length: int) -> ParallelCorpus:
-    from g2lstm import parallel_grammar
-
-    folder = cached(
-        f"parallel-grammar-{parallel_grammar.fingerprint()}",
-        _intact,
-        parallel_grammar.write_corpus,
-    )
-    corpus = _load_folder("grammar", folder, languages, max_length)
-    if languages[1] != "en":
-        return corpus
-    clauses = [pair.clauses for pair in parallel_grammar.read_pairs(folder, "test")]
-    return replace(corpus, clauses=clauses)
+def _checksums(folder: Path) -> dict[str, str]:
+    """Of the files in the cache; there once `write_corpus` came to its end."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return {k: v for split in SPLITS for k, v in manifest["splits"][split]["sha256"].items()}
 
 
-def _intact(folder: Path) -> bool:
-    """Whether `write_corpus` came to its end here and its files are still as it left them."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        return all(
-            hashlib.sha256((folder / name).read_bytes()).hexdigest() == known
-            for name, known in manifest["sha256"].items()
-        )
-    except (OSError, ValueError, KeyError):
-        return False
-
-
-def _load_folder(
-    name: str, folder: Path, languages: tuple[str, str], max_length: int
-) -> ParallelCorpus:
+def _read_folder(folder: Path, languages: tuple[str, str]) -> tuple[str, dict[str, list[_Side]]]:
     present = {path.suffix[1:] for path in folder.iterdir() if path.stem in STEMS["train"]}
-    expected = f"a folder of translated sentences holds {_files(languages)}, UTF-8"
-    splits = {}
     for language in languages:
         if present and language not in present:
             raise CorpusError(
                 f"{folder} has no training text in {language!r}; languages there: "
                 f"{', '.join(sorted(present))}."
             )
+    expected = f"a folder of translated sentences holds {_files(languages)}, UTF-8"
+    splits = {}
     for split in SPLITS:
         paths = [_path(folder, split, language) for language in languages]
         splits[split] = [_Side(str(path), *read_lines(path, expected)) for path in paths]
-    return _select(name, languages, splits, str(folder.resolve()), max_length)
+    return str(folder.resolve()), splits
 
 
 def _path(folder: Path, split: str, language: str) -> Path:
@@ -249,47 +226,22 @@ def _files(languages: tuple[str, str]) -> str:
     return f"{{{','.join(SPLITS)}}}.{{{','.join(languages)}}}"
 
 
-def _load_hub(name: str, languages: tuple[str, str], max_length: int, also: str) -> ParallelCorpus:
+def _read_hub(
+    name: str, languages: tuple[str, str], also: str
+) -> tuple[str, dict[str, list[_Side]]]:
     for language in languages:
         if language not in LANGUAGES:
             raise CorpusError(f"{name} has no {language!r}; its languages: {', '.join(LANGUAGES)}.")
     text = _PUBLISHED[name].text
-    (field,) = text.fields
-    text = replace(text, fields=tuple(map(field.format, languages)))
+    text = replace(text, fields=tuple(map(text.fields[0].format, languages)))
     splits = {}
     for split, columns in fetch(name, text, _files(languages), also).items():
         places = [f"{language} of the {split} split of {text}" for language in languages]
-        splits[split] = [
-            _Side(place, lines, checksum(lines))
-            for place, lines in zip(places, columns, strict=True)
-        ]
-    return _select(name, languages, splits, f"hub: {text}", max_length)
+        splits[split] = [_Side(*p, checksum(p[1])) for p in zip(places, columns, strict=True)]
+    return f"hub: {text}", splits
 
 
-def _select(
-    name: str,
-    languages: tuple[str, str],
-    splits: dict[str, list[_Side]],
-    origin: str,
-    max_length: int,
-) -> ParallelCorpus:
-    texts, counts, checksums = {}, {}, {}
-    for split, sides in splits.items():
-        texts[split], counts[split] = _pairs(split, sides, max_length)
-        for language, side in zip(languages, sides, strict=True):
-            checksums[f"{split}.{language}"] = side.checksum
-    return ParallelCorpus(
-        name,
-        *languages,
-        **texts,
-        checksums=checksums,
-        origin=origin,
-        counts=counts,
-        tokenised=_tokenised(texts["test"]),
-    )
-
-
-def _pairs(split: str, sides: list[_Side], max_length: int) -> tuple[Pairs, dict[str, int]]:
+def _select(split: str, sides: list[_Side], max_length: int) -> tuple[Pairs, dict[str, int]]:
     """The pairs of a split that are of use, and how many are not."""
     source, target = sides
     for side in sides:
@@ -318,6 +270,23 @@ def _pairs(split: str, sides: list[_Side], max_length: int) -> tuple[Pairs, dict
         )
     counts = {"pairs": total, "kept": len(kept), "empty": empty, "too_long": too_long}
     return tuple(map(list, zip(*kept, strict=True))), counts
+
+
+def _doubts(corpus: ParallelCorpus, published: dict[str, int]) -> Iterator[str]:
+    """What a user should know about the scores."""
+    empty = [f"{corpus.counts[s]['empty']} of {s}" for s in SPLITS[1:] if corpus.counts[s]["empty"]]
+    if empty:
+        yield f"has pairs with an empty side, left out: {', '.join(empty)}. Scores lack them."
+    differences = [
+        f"{split} has {corpus.counts[split]['pairs']} pairs, published {pairs}"
+        for split, pairs in published.items()
+        if corpus.counts[split]["pairs"] != pairs
+    ]
+    if differences:
+        yield (
+            f"is not the published corpus: {'; '.join(differences)}. "
+            "BLEU cannot be compared with published numbers."
+        )
 
 
 def _tokenised(pairs: Pairs) -> str | None:

@@ -11,6 +11,7 @@ Environment variables:
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -45,7 +46,8 @@ class Subwords:
         if tuple(self.pieces[: len(SPECIALS)]) != SPECIALS:
             raise ValueError(f"subwords start with {' '.join(SPECIALS)}: {self.pieces[:4]}")
         if len(index) < len(self.pieces):
-            raise ValueError("a piece appears twice among the subwords")
+            double = next(p for p, count in Counter(self.pieces).items() if count > 1)
+            raise ValueError(f"{double!r} appears twice among the pieces")
         for left, right in self.merges:
             if not {left, right, left + right} <= index.keys():
                 raise ValueError(f"the merge of {left!r} and {right!r} is not among the pieces")
