@@ -198,7 +198,7 @@ def write_corpus(
             "clauses": sum(len(pair.clauses) for pair in pairs),
             "sha256": checksums,
         }
-    manifest = {"seed": seed, "grammar": fingerprint(), "splits": splits}
+    manifest = {"seed": seed, "fingerprint": fingerprint(), "splits": splits}
     write_json(folder / "manifest.json", manifest)
 
 

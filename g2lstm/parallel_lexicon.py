@@ -72,7 +72,7 @@ LEXICON = {
 }
 
 MODALS = {
-    # infinitive/singular/first person: English affirmative, negated; after "/" with a plural
+    # infinitive (and plural)/third person/first person: English affirmative, negated; after "/" with a plural
     "werden/wird/werde": ("will", "will not"),
     "wollen/will/will": ("wants to/want to", "does not want to/do not want to"),
     "können/kann/kann": ("can", "cannot"),
@@ -80,7 +80,8 @@ MODALS = {
     "sollen/soll/soll": ("should", "should not"),
 }
 
-PERFECT = {"hat": "haben/hat/habe", "ist": "sein/ist/bin"}
+# auxiliaries of the perfect: plural/third person/first person
+PERFECT = {"hat": "haben/hat/habe", "ist": "sind/ist/bin"}
 
 ENDINGS = {
     # masculine, feminine, neuter, plural: nominative, then accusative, then dative
@@ -112,7 +113,7 @@ def _ending(paradigm: str, case: str, gender: str, number: str) -> str:
 
 
 def _finite(forms: str, person: str) -> str:
-    """The present of "infinitive/third person/first person" for a person."""
+    """The present of "plural/third person/first person" for a person."""
     plural, third, first = forms.split("/")
     return {"sg": third, "ich": first}.get(person, plural)
 
