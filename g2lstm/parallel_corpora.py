@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from g2lstm import parallel_grammar
 from g2lstm.corpus_sources import (
     SPLITS,
     CorpusError,
@@ -130,8 +131,6 @@ def load_parallel(
         for language, side in zip(languages, sides, strict=True):
             checksums[f"{split}.{language}"] = side.checksum
     if name == "grammar" and target == "en":
-        from g2lstm import parallel_grammar
-
         clauses = [pair.clauses for pair in parallel_grammar.read_pairs(origin, "test")]
     corpus = ParallelCorpus(
         name if name in PARALLEL_NAMES else Path(origin).name,
@@ -172,8 +171,6 @@ class _Side(NamedTuple):
 def _read(name: str, languages: tuple[str, str]) -> tuple[str, dict[str, list[_Side]]]:
     """The origin of a corpus, and the two sides of each split."""
     if name == "grammar":
-        from g2lstm import parallel_grammar
-
         folder = f"parallel-grammar-{parallel_grammar.fingerprint()}"
         return _read_folder(cached(folder, _checksums, parallel_grammar.write_corpus), languages)
     if name in _PUBLISHED:

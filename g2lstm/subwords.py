@@ -9,6 +9,7 @@ Environment variables:
         (a `DataLoader`'s workers) do not go together.
 """
 
+import itertools
 import json
 import os
 from collections import Counter
@@ -73,8 +74,11 @@ class Subwords:
 
     def tokens(self, sentence: str) -> list[str]:
         """The pieces of a sentence for people to read: a space is shown as `▁`."""
-        (row,) = self.encode([sentence])
-        return [self.pieces[i].replace(" ", "▁") for i in row]
+        return self.readable(self.encode([sentence])[0])
+
+    def readable(self, indices: Iterable[int]) -> list[str]:
+        """The pieces of indices, specials too, for people to read: a space is shown as `▁`."""
+        return [self.pieces[i].replace(" ", "▁") for i in indices]
 
     def save(self, path: Path | str) -> None:
         """Write one JSON file, atomically."""
@@ -128,7 +132,8 @@ def learn_subwords(
 
 def _learn(sentences: Sequence[str], merges: int, side: str) -> Subwords:
     tokenizer = _tokenizer(models.BPE())
-    alphabet = {" "}.union(*map(tokenizer.normalizer.normalize_str, sentences))
+    normalised = map(tokenizer.normalizer.normalize_str, sentences)
+    alphabet = {" ", *itertools.chain.from_iterable(normalised)}
     if len(alphabet) == 1:
         raise ValueError(f"no text to learn subwords from on the {side} side")
     trainer = trainers.BpeTrainer(

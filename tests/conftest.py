@@ -3,11 +3,16 @@
 pytest-socket, set up in pyproject.toml, turns connections to other machines into errors.
 """
 
+import http.server
 import os
+import socket
+import threading
 
 import pytest
 import torch
 from hypothesis import settings
+
+from hub_stand_in import StandIn
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, later
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that a test starts
@@ -24,3 +29,43 @@ def _own_folders(tmp_path_factory):
             patch.setenv(f"G2LSTM_{name.upper()}", str(tmp_path_factory.mktemp(name)))
         patch.delenv("G2LSTM_DATA", raising=False)
         yield
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Not even this machine is to be reached."""
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError(f"the network was touched: {arguments}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def hub_cache(monkeypatch, tmp_path):
+    """An empty cache for the hub's libraries, which are online."""
+    import datasets
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    return huggingface_hub.constants
+
+
+@pytest.fixture
+def hub_server(hub_cache, monkeypatch):
+    """A hub on this machine: set its `files`, see what was `asked`."""
+    handler = type("Handler", (StandIn,), {"files": {}, "asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    endpoint = f"http://127.0.0.1:{server.server_port}"
+    template = hub_cache.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub_cache.ENDPOINT, endpoint)
+    monkeypatch.setattr(hub_cache, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(hub_cache, "ENDPOINT", endpoint)
+    yield handler
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,9 +1,6 @@
 """Loading corpora: encoding, the embedded corpus's cache, the hub (a stand-in), and errors."""
 
 import hashlib
-import http.server
-import io
-import json
 import os
 import socket
 import subprocess
@@ -11,7 +8,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
 import warnings
 from pathlib import Path
 
@@ -22,6 +18,7 @@ from hypothesis import strategies as st
 
 from g2lstm import corpora, grammar, hub
 from g2lstm.corpora import CorpusError, Vocabulary, load_corpus
+from hub_stand_in import fill_cache, parquet
 
 TEXTS = {
     "train": "the cat sat\nthe dog sat <unk>\n the end \n",
@@ -45,108 +42,19 @@ def clean_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("G2LSTM_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    def refuse(*arguments, **keywords):
-        raise AssertionError(f"the network was touched: {arguments}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-
-
-@pytest.fixture
-def hub_cache(monkeypatch, tmp_path):
-    """An empty cache for the hub's libraries, which are online."""
-    import datasets
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
-    return huggingface_hub.constants
-
-
-def parquet(rows, field="sentence"):
-    import pyarrow
-    import pyarrow.parquet
-
-    stream = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.table({field: rows}), stream)
-    return stream.getvalue()
-
-
 def hub_files(folder="penn_treebank", field="sentence", pattern="{}/0000.parquet"):
     names = {"train": "train", "valid": "validation", "test": "test"}
     return {
-        f"{folder}/{pattern.format(there)}": parquet(TEXTS[here].split("\n")[:-1], field)
+        f"{folder}/{pattern.format(there)}": parquet({field: TEXTS[here].split("\n")[:-1]})
         for here, there in names.items()
     }
 
 
-def fill_cache(root, files, repository, revision="main", commit="c" * 40):
-    """The layout that the hub's libraries leave in their cache."""
-    store = Path(root) / f"datasets--{repository.replace('/', '--')}"
-    for path, data in files.items():
-        target = store / "snapshots" / commit / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
-    (store / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
-    (store / "refs" / revision).write_text(commit)
-
-
-class StandIn(http.server.BaseHTTPRequestHandler):
-    """The few answers of the hub that a download asks for."""
-
-    files: dict[str, bytes]
-    asked: list[str]
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = urllib.parse.unquote(self.path.split("?")[0])
-        self.asked.append(path)
-        commit, status, body = "d" * 40, 200, b"{}"
-        if "/revision/refs/convert/parquet" in path:
-            body = json.dumps({"id": "x", "sha": commit, "siblings": []}).encode()
-        elif "/tree/" in path:
-            entries = [
-                {"type": "file", "path": name, "size": len(data), "oid": "0" * 40}
-                for name, data in self.files.items()
-            ]
-            body = json.dumps(entries).encode()
-        elif "/resolve/" in path:
-            body = self.files[path.split(f"/resolve/{commit}/")[1]]
-        elif path != "/":
-            status = 404
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", commit)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-
 @pytest.fixture
-def stand_in(hub_cache, monkeypatch):
+def stand_in(hub_server):
     """A hub on this machine that has Penn Treebank's layout with a few sentences."""
-    handler = type("Handler", (StandIn,), {"files": hub_files(), "asked": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    endpoint = f"http://127.0.0.1:{server.server_port}"
-    template = hub_cache.HUGGINGFACE_CO_URL_TEMPLATE.replace(hub_cache.ENDPOINT, endpoint)
-    monkeypatch.setattr(hub_cache, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(hub_cache, "ENDPOINT", endpoint)
-    yield handler
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    hub_server.files = hub_files()
+    return hub_server
 
 
 def decode(corpus, split):
