@@ -7,7 +7,7 @@ nothing opens and nothing has to be closed. Call `use_style` once before.
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,14 +241,15 @@ def plot_learning_curves(
     return figure
 
 
-def plot_test_perplexity(
-    frame: pd.DataFrame, *, y: str = "test_perplexity", floor: float | None = None
+def plot_test_metric(
+    frame: pd.DataFrame, *, y: str, ylabel: str, floor: float | None = None
 ) -> Figure:
-    """Test perplexity: a column per gate, a point per seed, the mean as a line with its value.
+    """A final measurement: a column per gate, a point per seed, the mean as a line with its value.
 
     Args:
         frame: columns ``gate``, ``seed`` and ``y``.
-        y: column to draw, a perplexity.
+        y: column to draw.
+        ylabel: label of the axis.
         floor: the least perplexity possible, where it is known; drawn as a dashed line.
     """
     figure, axes = _panels(1, 1, width=5.2, height=3.6)
@@ -260,11 +261,38 @@ def plot_test_perplexity(
         axis.plot(spread, values, linestyle="", marker=GATE_MARKERS.get(gate, "o"), color=colour)
         axis.hlines(values.mean(), place - 0.28, place + 0.28, color=colour)
         axis.text(place + 0.31, values.mean(), f"{values.mean():.2f}", va="center", fontsize=10)
-    axis.set(xlim=(-0.6, len(colours) - 0.2), ylabel=y.replace("_", " "))
+    axis.set(xlim=(-0.6, len(colours) - 0.2), ylabel=ylabel)
     axis.set_xticks(range(len(colours)), [GATE_LABELS.get(gate, gate) for gate in colours])
     axis.set_xlabel("model (points: seeds, line: mean)")
     axis.grid(False, axis="x")
     _draw_floor(axis, floor)
+    return figure
+
+
+def plot_attention(weights: np.ndarray, source: Sequence[str], target: Sequence[str]) -> Figure:
+    """Attention weights of one translation: a row per target subword, a column per source subword.
+
+    Args:
+        weights: [T, S], each row a distribution over the source.
+        source, target: the S and T subwords, for the axes.
+
+    Raises:
+        ValueError: the subwords are not as many as the rows and columns.
+    """
+    if weights.shape != (len(target), len(source)):
+        raise ValueError(
+            f"weights are {weights.shape}, but there are {len(target)} target and {len(source)} "
+            "source subwords"
+        )
+    width, height = 2.2 + 0.34 * len(source), 2.0 + 0.3 * len(target)
+    figure, axes = _panels(1, 1, width=width, height=height)
+    axis = axes[0, 0]
+    image = axis.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(source)), source, rotation=90)
+    axis.set_yticks(range(len(target)), target)
+    axis.set(xlabel="source subword", ylabel="target subword")
+    axis.grid(False)
+    figure.colorbar(image, label="attention weight", shrink=0.8)
     return figure
 
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from g2lstm.experiments import ParameterError, command, configure, run_directory
 from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
 RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
-TRANSLATION_RECORDS = ("bleu_statistics.json", "translations.json")
+# Further records of a translation.
+BLEU_STATISTICS, TRANSLATIONS = "bleu_statistics.json", "translations.json"
 
 
 class RunError(RuntimeError):
@@ -97,9 +100,26 @@ def find_runs(
     return runs
 
 
+def read_bleu_statistics(run: Run) -> np.ndarray:
+    """What BLEU needs to know of each test sentence of a translation run, see `scoring`.
+
+    Raises:
+        RunError: the record is missing or damaged.
+    """
+    path = run.directory / BLEU_STATISTICS
+    try:
+        return np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.int64)
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is missing or damaged: {error}") from error
+
+
 def copy_records(runs: Iterable[Run], results: Path) -> None:
-    """Copy the records of ``runs`` (not the weights) to ``results``/runs, for publication."""
+    """Copy the records of ``runs`` to ``results``/runs, for publication.
+
+    Neither weights nor translations are copied: the latter are too near to the corpus's text.
+    """
     for run in runs:
         target = results / "runs" / Path(*run.directory.resolve().parts[-5:])
-        for name in RECORDS:
+        names = [BLEU_STATISTICS] if run.config["task"] == "translation" else []
+        for name in (*RECORDS, *names):
             write_text(target / name, (run.directory / name).read_text(encoding="utf-8"))

@@ -9,15 +9,29 @@ import pandas as pd
 from g2lstm.experiments import GATE_SETTINGS
 from g2lstm.plots import GATE_LABELS
 from g2lstm.provenance import provenance
-from g2lstm.records import Run
+from g2lstm.records import Run, read_bleu_statistics
+from g2lstm.scoring import TOKENISED_BLEU, paired_bootstrap
 
 # The paper's Penn Treebank table: test perplexity with the cache pointer, uncompressed.
 PAPER_PTB_PERPLEXITY = {"sigmoid": 52.8, "sharpened": 53.2, "gumbel": 52.1}
 
-# Figures that the notebook of the language-model results saves, as language_model_<corpus>_<name>.
-FIGURES = (
-    "test_perplexity", "validation", "training", "gates_evaluation", "gates_training", "saturation",
-)  # fmt: skip
+# The paper's BLEU, uncompressed, as multi-bleu.perl computes it.
+PAPER_BLEU = {
+    "IWSLT'14 de-en": {"sigmoid": 31.00, "sharpened": 29.73, "gumbel": 31.95},
+    "WMT'14 en-de": {"sigmoid": 21.89, "sharpened": 21.64, "gumbel": 22.43},
+}
+
+# Figures that the notebooks of the results save, as <task>_<corpus>_<name>.
+FIGURES = {
+    "language_model": (
+        "test_perplexity", "validation", "training",
+        "gates_evaluation", "gates_training", "saturation",
+    ),
+    "translation": (
+        "test_bleu", "validation", "validation_bleu",
+        "gates_evaluation", "gates_training", "saturation",
+    ),
+}  # fmt: skip
 
 
 def run_label(run: Run) -> str:
@@ -112,6 +126,71 @@ def perplexity_table(summaries: pd.DataFrame) -> pd.DataFrame:
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def bleu_table(summaries: pd.DataFrame) -> pd.DataFrame:
+    """The comparison of the translation models: a row a model, mean ± standard deviation.
+
+    Args:
+        summaries: as `summary_frame` makes it.
+
+    Returns:
+        Columns for BLEU (validation, test, greedy, of tokenised text, of seen text), chrF, test
+        perplexity, the share of reordered clauses and of whole sentences that are exactly right
+        (embedded corpus), the saturation of the gates and the minutes of training. The paper's
+        columns hold its BLEU on its corpora.
+    """
+    rows = []
+    for model, group in summaries.groupby("model", sort=False):
+        row: dict[str, Any] = {"model": model, "seeds": len(group)}
+        for name, column, digits in (
+            ("validation BLEU", "valid_bleu", 2),
+            ("test BLEU", "test_bleu", 2),
+            ("test BLEU, greedy", "test_bleu_greedy", 2),
+            (f"test, {TOKENISED_BLEU}", "test_tokenised_bleu", 2),
+            ("test chrF", "test_chrf", 2),
+            ("test perplexity", "test_perplexity", 3),
+            ("seen text BLEU", "train_bleu", 2),
+            ("reordered clauses right", "clause_accuracy", 3),
+            ("sentences right, reordered", "exact_with_clauses", 3),
+            ("sentences right, others", "exact_without_clauses", 3),
+            ("input gate saturation", "input_gate_saturation", 2),
+            ("forget gate saturation", "forget_gate_saturation", 2),
+            ("training minutes", "training_minutes", 1),
+        ):
+            if column in group:
+                row[name] = mean_and_spread(group[column], digits)
+        for corpus, paper in PAPER_BLEU.items():
+            value = paper.get(group["gate"].iloc[0])
+            row[f"paper ({corpus})"] = "" if value is None else f"{value:.2f}"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def bootstrap_table(runs: Iterable[Run], samples: int = 1000) -> pd.DataFrame:
+    """Paired bootstrap of test BLEU, seed by seed: every model against the LSTM of its seed.
+
+    Args:
+        runs: translation runs; seeds without an LSTM in default settings are left out.
+        samples: see `scoring.paired_bootstrap`.
+
+    Returns:
+        One row a seed and model: seed, and the columns of `scoring.paired_bootstrap`.
+    """
+    by_seed: dict[int, dict[str, np.ndarray]] = {}
+    for run in runs:
+        statistics = by_seed.setdefault(run.config["seed"], {})
+        statistics[run_label(run)] = read_bleu_statistics(run)
+    baseline = GATE_LABELS["sigmoid"]
+    tables = [
+        paired_bootstrap(statistics, baseline, samples).assign(seed=seed)
+        for seed, statistics in sorted(by_seed.items())
+        if baseline in statistics
+    ]
+    if not tables:
+        return pd.DataFrame(columns=["seed", "model"])
+    table = pd.concat(tables, ignore_index=True)
+    return table[["seed", *table.columns.drop("seed")]]
 
 
 def mean_histograms(runs: Iterable[Run], mode: str = "evaluation") -> dict[str, dict[str, Any]]:

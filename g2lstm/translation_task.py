@@ -1,10 +1,12 @@
 """The translation experiment: its data, model, training objective and measurements."""
 
+import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from g2lstm.batches import Pairs, collate, encode_pairs
@@ -12,13 +14,14 @@ from g2lstm.beam_search import Hypothesis, translate
 from g2lstm.corpora import SPLITS
 from g2lstm.evaluation import evaluate_translation
 from g2lstm.experiments import Configuration, build_model
-from g2lstm.files import write_json
+from g2lstm.files import write_json, write_text
 from g2lstm.inspection import gate_summary, record_gates
 from g2lstm.objectives import TranslationObjective
 from g2lstm.parallel_corpora import load_parallel
 from g2lstm.parallel_grammar import Pair, clause_accuracy
+from g2lstm.records import BLEU_STATISTICS, TRANSLATIONS
 from g2lstm.scoring import bleu_statistics, score
-from g2lstm.subwords import learn_subwords
+from g2lstm.subwords import END, learn_subwords
 
 GATE_PAIRS = 100  # pairs on which gates are recorded
 
@@ -79,6 +82,26 @@ class TranslationTask:
         )
         return self.target_subwords.decode([hypothesis.tokens for hypothesis in found]), found
 
+    @torch.no_grad()
+    def attention(self, source: list[int]) -> tuple[np.ndarray, list[str], list[str]]:
+        """Attention of the model reading its own translation of an encoded sentence.
+
+        Returns:
+            Weights [T, S], and the source and target subwords they belong to, end marks included.
+        """
+        _, (hypothesis,) = self.translate([source])
+        pairs = Pairs([source], [hypothesis.tokens])
+        batch = collate(pairs, [0], self.model.output_bias.device)
+        mode = self.model.training
+        self.model.eval()
+        weights = self.model(batch.source, batch.source_lengths, batch.inputs).attention[:, :, 0]
+        self.model.train(mode)
+        return (
+            weights.float().cpu().numpy(),
+            self.source_subwords.readable(source),
+            self.target_subwords.readable([*hypothesis.tokens, END]),
+        )
+
     def probe(self) -> dict[str, float]:
         """BLEU of greedy search on the validation pairs, and the saturation of the gates there."""
         texts, _ = self.translate(self.pairs["valid"].sources, beam_size=1)
@@ -113,8 +136,8 @@ class TranslationTask:
         seen_texts, _ = self.translate(seen.sources)
         seen_references = [corpus.train[1][i] for i in chosen]
         statistics = bleu_statistics(texts, references, corpus.tokenised, corpus.target_language)
-        write_json(directory / "bleu_statistics.json", statistics.tolist())
-        write_json(directory / "translations.json", texts)
+        write_text(directory / BLEU_STATISTICS, json.dumps(statistics.tolist()) + "\n")
+        write_json(directory / TRANSLATIONS, texts)
         summary = {
             **{f"test_{name}": value for name, value in asdict(scores).items()},
             "test_bleu_greedy": self._score(greedy, references).bleu,
@@ -135,7 +158,13 @@ class TranslationTask:
         }
         if corpus.clauses is not None:
             known = map(Pair, *corpus.test, corpus.clauses)
-            summary |= asdict(clause_accuracy(texts, list(known)))
+            accuracy = clause_accuracy(texts, list(known))
+            summary |= {
+                "reordered_clauses": accuracy.clauses,
+                "clause_accuracy": accuracy.correct,
+                "exact_with_clauses": accuracy.exact_with,
+                "exact_without_clauses": accuracy.exact_without,
+            }
         return summary
 
     def _encode(self, sentences: tuple[list[str], list[str]]) -> Pairs:

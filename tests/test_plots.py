@@ -66,6 +66,10 @@ SHARES = {
 }
 
 
+METRIC = {"y": "test_perplexity", "ylabel": "test perplexity"}
+ATTENTION = np.array([[0.9, 0.1, 0.0], [0.2, 0.3, 0.5]]), ["▁Hund", "e", "</s>"], ["▁dogs", "</s>"]
+
+
 def every_figure(runs):
     grid = np.linspace(0.01, 0.99, 99)
     last = runs[runs["epoch"] == 4]
@@ -76,8 +80,9 @@ def every_figure(runs):
     yield plots.plot_gate_curves(runs, x="epoch", y="perplexity", xlabel="x", ylabel="y")
     yield plots.plot_learning_curves(runs, floor=15.0)
     yield plots.plot_learning_curves(last[last["seed"] == 1])
-    yield plots.plot_test_perplexity(last, floor=15.0)
-    yield plots.plot_test_perplexity(last[last["seed"] == 1])
+    yield plots.plot_test_metric(last, **METRIC, floor=15.0)
+    yield plots.plot_test_metric(last[last["seed"] == 1], **METRIC)
+    yield plots.plot_attention(*ATTENTION)
 
 
 def test_axes_are_labelled_and_nothing_is_cut_off(runs):
@@ -85,6 +90,9 @@ def test_axes_are_labelled_and_nothing_is_cut_off(runs):
         figure.draw_without_rendering()
         for axis in figure.axes:
             place = axis.get_subplotspec()
+            if place is None:  # of a colour bar
+                assert axis.get_ylabel()
+                continue
             assert axis.get_xlabel() or not place.is_last_row()
             assert axis.get_ylabel() or not place.is_first_col()
         box = figure.get_tightbbox()
@@ -96,7 +104,7 @@ def test_axes_are_labelled_and_nothing_is_cut_off(runs):
 
 
 def test_pyplot_does_not_keep_the_figures(runs):
-    assert len(list(every_figure(runs))) == 9
+    assert len(list(every_figure(runs))) == 10
     assert plt.get_fignums() == []
 
 
@@ -178,12 +186,24 @@ def test_log_axis_has_several_labelled_ticks(runs, scale):
 
 def test_test_perplexity_shows_every_seed_and_the_mean(runs):
     last = runs[runs["epoch"] == 4]
-    axis = plots.plot_test_perplexity(last).axes[0]
+    axis = plots.plot_test_metric(last, **METRIC).axes[0]
     assert [t.get_text() for t in axis.get_xticklabels()] == [*plots.GATE_LABELS.values()]
     assert [t.get_text() for t in axis.texts] == ["58.00", "68.00", "48.00"]
     for points, base in zip(axis.lines, (30, 40, 20), strict=True):
         np.testing.assert_allclose(points.get_ydata(), base + 25 + np.array([1, 2, 6]))
         assert len(set(points.get_xdata())) == 3
+
+
+def test_attention_shows_a_row_a_target_subword():
+    weights, source, target = ATTENTION
+    axis = plots.plot_attention(weights, source, target).axes[0]
+    np.testing.assert_array_equal(axis.images[0].get_array(), weights)
+    assert [label.get_text() for label in axis.get_xticklabels()] == source
+    assert [label.get_text() for label in axis.get_yticklabels()] == target
+    with pytest.raises(
+        ValueError, match=r"weights are \(2, 3\), but there are 3 target and 2 source"
+    ):
+        plots.plot_attention(weights, target, source)
 
 
 def test_lines_besides_the_gates_get_colours_of_their_own(runs):

@@ -245,7 +245,9 @@ def test_tables_over_runs(root, corpus, tmp_path):
 
 def test_a_run_in_default_settings_goes_by_its_gate(root, corpus, monkeypatch):
     small = replace(LANGUAGE_MODEL["quick"].training, epochs=1)
-    preset = replace(LANGUAGE_MODEL["quick"], model={"embedding_size": 6, "num_layers": 1}, training=small)
+    preset = replace(
+        LANGUAGE_MODEL["quick"], model={"embedding_size": 6, "num_layers": 1}, training=small
+    )
     monkeypatch.setitem(LANGUAGE_MODEL, "quick", preset)
     for gate in GATES:
         finish(corpus, gate=gate, overrides={})
