@@ -209,10 +209,14 @@ def read_pairs(folder: str | os.PathLike, split: str = "test") -> list[Pair]:
         FileNotFoundError: the folder lacks a file of this split.
         ValueError: the files of the split do not have the same number of lines.
     """
-    source, target, clauses = (
+    sources, targets, clauses = (
         (Path(folder) / f"{split}.{kind}").read_text(encoding="utf-8").splitlines()
         for kind in ("de", "en", "clauses.jsonl")
     )
-    return [
-        Pair(s, t, tuple(json.loads(c))) for s, t, c in zip(source, target, clauses, strict=True)
-    ]
+    if not len(sources) == len(targets) == len(clauses):
+        raise ValueError(
+            f"{folder}, {split}: {len(sources)} sources, {len(targets)} targets and {len(clauses)} "
+            "lists of clauses; write the corpus again"
+        )
+    rows = zip(sources, targets, clauses, strict=True)
+    return [Pair(source, target, tuple(json.loads(line))) for source, target, line in rows]

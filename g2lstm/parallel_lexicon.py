@@ -72,7 +72,7 @@ LEXICON = {
 }
 
 MODALS = {
-    # infinitive (and plural)/third person/first person: English affirmative, negated; after "/" with a plural
+    # plural/third person/first person: English affirmative and negated, third person/others
     "werden/wird/werde": ("will", "will not"),
     "wollen/will/will": ("wants to/want to", "does not want to/do not want to"),
     "können/kann/kann": ("can", "cannot"),
@@ -80,8 +80,10 @@ MODALS = {
     "sollen/soll/soll": ("should", "should not"),
 }
 
-# auxiliaries of the perfect: plural/third person/first person
-PERFECT = {"hat": "haben/hat/habe", "ist": "sind/ist/bin"}
+PERFECT = {  # plural/third person/first person
+    "hat": "haben/hat/habe",
+    "ist": "sind/ist/bin",
+}
 
 ENDINGS = {
     # masculine, feminine, neuter, plural: nominative, then accusative, then dative
