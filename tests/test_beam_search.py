@@ -118,6 +118,40 @@ def test_a_beam_that_holds_everything_finds_the_best_of_all_sequences(alpha, mod
         assert first == hypotheses[0]
 
 
+def plain_beam_search(model, table, beam_size, alpha, most):
+    """(tokens, finished) of one sentence, best first, by a search that stops at ``most`` only."""
+    live, ended = [(0.0, (BEGIN,))], []
+    for step in range(1, most + 1):
+        candidates = [
+            (total + float(model.row(table, prefix)[token]), (*prefix, token))
+            for total, prefix in live
+            for token in range(END, model.size)
+        ]
+        beam = sorted(candidates, reverse=True)[:beam_size]
+        ended += [(total / step**alpha, prefix) for total, prefix in beam if prefix[-1] == END]
+        live = [(total, prefix) for total, prefix in beam if prefix[-1] != END]
+    found = [(list(prefix[1:-1]), True) for _, prefix in sorted(ended, reverse=True)]
+    return found + [(list(prefix[1:]), False) for _, prefix in live]
+
+
+@settings(max_examples=40)
+@given(
+    model=models,
+    sources=sentences,
+    beam_size=st.integers(1, 6),
+    alpha=st.sampled_from(ALPHAS),
+    most=st.integers(1, 8),
+    nbest=st.integers(1, 8),
+)
+def test_any_beam_finds_what_a_plain_search_without_early_stop_does(
+    model, sources, beam_size, alpha, most, nbest
+):
+    found = nbest_search(model, *batch(*sources), nbest, beam_size, alpha, most)
+    for source, hypotheses in zip(sources, found, strict=True):
+        expected = plain_beam_search(model, source[0], beam_size, alpha, most)
+        assert [(h.tokens, h.finished) for h in hypotheses] == expected[:nbest]
+
+
 @settings(max_examples=30)
 @given(
     model=models,
