@@ -2,6 +2,8 @@
 PYTHON ?= $(notdir $(firstword $(shell command -v python3.11 || command -v python3) python3.11))
 PRESET ?= quick
 CORPUS ?=
+TASK ?=
+LANGUAGES ?=
 SEEDS ?=
 JOBS ?= 2
 LAB ?=
@@ -16,8 +18,9 @@ INSTALLED := $(VENV)/.installed
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "make reproduce takes PRESET (now $(PRESET)), CORPUS and SEEDS (default: the preset's) and"
-	@echo "JOBS (now $(JOBS)), as in: make reproduce PRESET=small CORPUS=ptb SEEDS=\"1 2\""
+	@echo "make reproduce takes PRESET (now $(PRESET)), TASK (language-model or translation; default: both),"
+	@echo "CORPUS, LANGUAGES and SEEDS (default: the preset's) and JOBS (now $(JOBS)), as in:"
+	@echo "make reproduce PRESET=small TASK=translation CORPUS=wmt14 LANGUAGES=en-de SEEDS=\"1 2\""
 	@echo "make lab takes LAB, further options of JupyterLab, such as LAB=\"--allow-root --no-browser\""
 
 setup: $(INSTALLED) ## make .venv, which the other targets do too
@@ -25,7 +28,8 @@ setup: $(INSTALLED) ## make .venv, which the other targets do too
 reproduce: $(INSTALLED) ## run the experiment grid of a preset, as far as it is not done yet
 	@$(RUN) snakemake --cores $(JOBS) --nolock --rerun-incomplete --keep-going --show-failed-logs \
 	    --max-checksum-file-size 1GB --quiet host \
-	    --config "preset=$(PRESET)" "corpus=$(CORPUS)" "seeds=$(SEEDS)" || \
+	    --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" \
+	    "seeds=$(SEEDS)" || \
 	    { echo "Not finished: see above, and logs/$(PRESET)/ for the failed notebooks. What is done is kept." >&2; \
 	    exit 1; }
 	@results="$${G2LSTM_RESULTS:-results}/$(PRESET)" && \

@@ -16,10 +16,19 @@ from pathlib import Path
 # With all that they import: what the notebooks use.
 import g2lstm.results
 import g2lstm.runs
-from g2lstm.experiments import PRESETS, configure, results_directory, run_directory
-from g2lstm.corpora import NAMES
+from g2lstm.corpora import NAMES, SPLITS
+from g2lstm.experiments import (
+    NOTEBOOKS,
+    TASKS,
+    configure,
+    corpus_label,
+    results_directory,
+    run_directory,
+)
 from g2lstm.gates import GATES
-from g2lstm.results import FIGURES
+from g2lstm.parallel_corpora import PARALLEL_NAMES, local_files
+from g2lstm.presets import PRESETS
+from g2lstm.results import FIGURES, TABLES
 
 MODULES = sorted(
     os.path.relpath(module.__file__)
@@ -28,20 +37,42 @@ MODULES = sorted(
 )
 
 
-def option(name, default):
+def option(name, default=None):
     """The value of `--config name=value` as text; the default where it is absent or empty."""
     value = config.get(name)
     return default if value in (None, "") else str(value)
 
 
+def has_corpus(task):
+    """Whether the corpus asked for is one for this task."""
+    if CORPUS is None or CORPUS in {"language-model": NAMES, "translation": PARALLEL_NAMES}[task]:
+        return True
+    return Path(CORPUS).is_dir() and Path(CORPUS, "train.txt").exists() == (task != "translation")
+
+
 PRESET = option("preset", "quick")
-CORPUS = configure(preset=PRESET, corpus=option("corpus", None)).corpus
-SEEDS = [int(seed) for seed in option("seeds", "").split()] or list(PRESETS[PRESET].seeds)
+CORPUS = option("corpus")
+LANGUAGES = option("languages")
 RESULTS = results_directory(PRESET)
 LOGS = Path("logs") / PRESET
-if CORPUS not in NAMES and not Path(CORPUS).is_dir():
-    raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {', '.join(NAMES)}")
-NAME = Path(CORPUS).name  # CORPUS may be a folder
+if CORPUS is not None and not any(has_corpus(task) for task in TASKS):
+    known = ", ".join(dict.fromkeys((*NAMES, *PARALLEL_NAMES)))
+    raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
+if option("task") not in (None, *TASKS):
+    raise WorkflowError(f"unknown task {option('task')!r}: give one of {', '.join(TASKS)}")
+# Task -> configuration of its runs, but for gate and seed.
+EXAMPLES = {
+    task: configure(
+        task=task,
+        preset=PRESET,
+        corpus=CORPUS,
+        languages=LANGUAGES if task == "translation" else None,
+    )
+    for task in TASKS
+    if has_corpus(task) and option("task", task) == task
+}
+if not EXAMPLES:
+    raise WorkflowError(f"corpus {CORPUS!r} is not one for the task {option('task')!r}")
 
 # Snakemake's own lock outlives a kill and would then refuse to go on (hence `--nolock` in the
 # Makefile); this one ends with its process.
@@ -63,16 +94,30 @@ mv {log:q}.ipynb {output.notebook:q}
 """
 
 
-def corpus_files():
+def corpus_files(example):
     """The corpus's files where they are local, so that a change of the data counts as one."""
-    folder = Path(CORPUS)
+    if example.languages is not None:
+        return [str(file) for file in local_files(example.corpus, *example.languages.split("-"))]
+    folder = Path(example.corpus)
     if not folder.is_dir():
-        folder = Path(os.environ.get("G2LSTM_DATA", ""), CORPUS)
-    files = [folder / f"{split}.txt" for split in ("train", "valid", "test")]
+        folder = Path(os.environ.get("G2LSTM_DATA", ""), example.corpus)
+    files = [folder / f"{split}.txt" for split in SPLITS]
     return [str(file) for file in files if file.is_file()]
 
 
-summaries, executed = [], []
+def parameters(example):
+    """What the notebooks of a task have in common."""
+    known = {"preset": PRESET, "corpus": example.corpus}
+    return known if example.languages is None else known | {"languages": example.languages}
+
+
+def run_parameters(example, gate, seed):
+    """Of a text that is not ours an executed notebook shows a single sentence."""
+    examples = {} if example.languages is None or example.corpus == "grammar" else {"examples": 1}
+    return parameters(example) | {"gate": gate, "seed": seed} | examples
+
+
+everything = []
 
 
 rule gumbel_gates:
@@ -92,63 +137,88 @@ rule gumbel_gates:
         EXECUTE
 
 
-for gate in GATES:
-    seeds = run_directory(configure(preset=PRESET, corpus=CORPUS, gate=gate)).parent
-    summary = seeds / "seed-{seed}/summary.json"
-    name = f"01_language_model_{NAME}_{gate}_seed-{{seed}}"
-    notebook = RESULTS / f"notebooks/{name}.ipynb"
-    summaries += expand(summary, seed=SEEDS)
-    executed += expand(notebook, seed=SEEDS)
+for task, example in EXAMPLES.items():
+    seeds = [int(seed) for seed in option("seeds", "").split()] or list(PRESETS[task][PRESET].seeds)
+    kind, label = task.replace("-", "_"), corpus_label(example)
+    number, _, _ = NOTEBOOKS[task].partition("_")
+    summaries = []
+
+    for gate in GATES:
+        directory = run_directory(
+            configure(
+                task=task,
+                preset=PRESET,
+                corpus=example.corpus,
+                languages=example.languages,
+                gate=gate,
+            )
+        ).parent
+        summary = directory / "seed-{seed}/summary.json"
+        name = f"{number}_{kind}_{label}_{gate}_seed-{{seed}}"
+        notebook = RESULTS / f"notebooks/{name}.ipynb"
+        summaries += expand(summary, seed=seeds)
+        everything += expand(notebook, seed=seeds)
+
+        rule:
+            name:
+                f"{kind}_run_{gate}"
+            message:
+                f"{NOTEBOOKS[task]}: {PRESET}, {label}, {gate}, seed {{wildcards.seed}}"
+            input:
+                MODULES,
+                corpus_files(example),
+                notebook=f"notebooks/{NOTEBOOKS[task]}.ipynb",
+            output:
+                summary=summary,
+                notebook=notebook,
+            params:
+                yaml=lambda wildcards, example=example, gate=gate: json.dumps(
+                    run_parameters(example, gate, int(wildcards.seed))
+                ),
+            log:
+                LOGS / f"{name}.log",
+            shell:
+                EXECUTE
+
+    number = f"{int(number) + 1:02d}"
+    notebook = f"{number}_{kind}_results"
+    made = [RESULTS / f"notebooks/{notebook}_{label}.ipynb"]
+    made += [
+        RESULTS / f"tables/{kind}_{label}{table}.{suffix}"
+        for table in TABLES[kind]
+        for suffix in ("csv", "md")
+    ]
+    made += [
+        RESULTS / f"figures/{kind}_{label}_{figure}.{suffix}"
+        for figure in FIGURES[kind]
+        for suffix in ("png", "svg")
+    ]
+    everything += summaries + made
 
     rule:
         name:
-            f"language_model_run_{gate}"
+            f"{kind}_results"
         message:
-            f"01_language_model: {PRESET}, {NAME}, {gate}, seed {{wildcards.seed}}"
+            f"{notebook}: {PRESET}, {label}"
         input:
             MODULES,
-            corpus_files(),
-            notebook="notebooks/01_language_model.ipynb",
+            summaries,
+            notebook=f"notebooks/{notebook}.ipynb",
         output:
-            summary=summary,
-            notebook=notebook,
+            made[1:],
+            notebook=made[0],
         params:
-            yaml=lambda wildcards, gate=gate: json.dumps(
-                {"preset": PRESET, "corpus": CORPUS, "gate": gate, "seed": int(wildcards.seed)}
+            yaml=lambda _, example=example, seeds=seeds: json.dumps(
+                parameters(example) | {"seeds": seeds, "save": True}
             ),
         log:
-            LOGS / f"{name}.log",
+            LOGS / f"{notebook}_{label}.log",
         shell:
             EXECUTE
-
-
-rule language_model_results:
-    message:
-        f"02_language_model_results: {PRESET}, {NAME}"
-    input:
-        MODULES,
-        summaries,
-        notebook="notebooks/02_language_model_results.ipynb",
-    output:
-        [RESULTS / f"tables/language_model_{NAME}.{suffix}" for suffix in ("csv", "md")],
-        [
-            RESULTS / f"figures/language_model_{NAME}_{figure}.{suffix}"
-            for figure in FIGURES
-            for suffix in ("png", "svg")
-        ],
-        notebook=RESULTS / f"notebooks/02_language_model_results_{NAME}.ipynb",
-    params:
-        yaml=lambda _: json.dumps({"preset": PRESET, "corpus": CORPUS, "seeds": SEEDS, "save": True}),
-    log:
-        LOGS / f"02_language_model_results_{NAME}.log",
-    shell:
-        EXECUTE
 
 
 rule all:
     default_target: True
     input:
-        summaries,
-        executed,
+        everything,
         rules.gumbel_gates.output,
-        rules.language_model_results.output,

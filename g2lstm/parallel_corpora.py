@@ -160,6 +160,17 @@ def describe(corpus: ParallelCorpus) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("split")
 
 
+def local_files(
+    name_or_path: str | os.PathLike, source: str = "de", target: str = "en"
+) -> list[Path]:
+    """The files that `load_parallel` would read; none for a corpus from a cache or from the hub."""
+    folder = _local_folder(os.fspath(name_or_path))
+    if folder is None:
+        return []
+    paths = [_path(folder, split, language) for split in SPLITS for language in (source, target)]
+    return [path for path in paths if path.is_file()]
+
+
 class _Side(NamedTuple):
     """One language of a split."""
 
@@ -173,23 +184,31 @@ def _read(name: str, languages: tuple[str, str]) -> tuple[str, dict[str, list[_S
     if name == "grammar":
         folder = f"parallel-grammar-{parallel_grammar.fingerprint()}"
         return _read_folder(cached(folder, _checksums, parallel_grammar.write_corpus), languages)
-    if name in _PUBLISHED:
-        root = data_root()
-        folders = [root / folder for folder in _PUBLISHED[name].folders] if root else []
-        for folder in folders:
-            if folder.is_dir():
-                return _read_folder(folder, languages)
-        also = "".join(f"; {folder} does not exist" for folder in folders)
-        return _read_hub(name, languages, also)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = _local_folder(name)
+    if folder is not None:
         return _read_folder(folder, languages)
+    if name in _PUBLISHED:
+        also = "".join(f"; {folder} does not exist" for folder in _data_folders(name))
+        return _read_hub(name, languages, also)
     close = difflib.get_close_matches(name.lower(), PARALLEL_NAMES, n=1)
     raise CorpusError(
         f"unknown corpus {name!r}: neither a name nor a folder."
         + (f" Did you mean {close[0]!r}?" if close else "")
         + f" Names: {', '.join(PARALLEL_NAMES)}; or give a folder with {_files(languages)}."
     )
+
+
+def _data_folders(name: str) -> list[Path]:
+    root = data_root()
+    return [root / folder for folder in _PUBLISHED[name].folders] if root else []
+
+
+def _local_folder(name: str) -> Path | None:
+    """The folder of a published corpus or of a user's own; None where there is none."""
+    if name == "grammar":
+        return None
+    folders = _data_folders(name) if name in _PUBLISHED else [Path(name).expanduser()]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _checksums(folder: Path) -> dict[str, str]:

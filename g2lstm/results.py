@@ -21,7 +21,9 @@ PAPER_BLEU = {
     "WMT'14 en-de": {"sigmoid": 21.89, "sharpened": 21.64, "gumbel": 22.43},
 }
 
-# Figures that the notebooks of the results save, as <task>_<corpus>_<name>.
+# What the notebooks of the results save: tables as <task>_<corpus><name>, figures as
+# <task>_<corpus>_<name>.
+TABLES = {"language_model": ("", "_runs"), "translation": ("", "_runs", "_bootstrap")}
 FIGURES = {
     "language_model": (
         "test_perplexity", "validation", "training",

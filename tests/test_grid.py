@@ -21,7 +21,8 @@ from sources import MODULES, NOTEBOOKS, ROOT, own_imports, text
 TRAIN = """
 import json, os, time
 from g2lstm.experiments import configure, run_directory
-folder = run_directory(configure(preset=preset, corpus=corpus, gate=gate, seed=seed))
+about = {"task": task, "languages": globals().get("languages")}
+folder = run_directory(configure(preset=preset, corpus=corpus, gate=gate, seed=seed, **about))
 assert gate != os.environ.get("FAIL"), "told to fail"
 resumed = (folder / "state").is_dir()
 (folder / "state").mkdir(parents=True, exist_ok=True)
@@ -32,27 +33,42 @@ if os.environ.get("HANG") and not resumed:
 # Stands in for the tables and figures over the runs.
 RESULTS = """
 from pathlib import Path
-from g2lstm.results import FIGURES
-names = [f"tables/language_model_{corpus}.{suffix}" for suffix in ("csv", "md")]
-names += [f"figures/language_model_{corpus}_{f}.{s}" for f in FIGURES for s in ("png", "svg")]
+from g2lstm.results import FIGURES, TABLES
+label = f"{corpus}-{languages}" if kind == "translation" else corpus
+names = [f"tables/{kind}_{label}{t}.{s}" for t in TABLES[kind] for s in ("csv", "md")]
+names += [f"figures/{kind}_{label}_{f}.{s}" for f in FIGURES[kind] for s in ("png", "svg")]
 for name in names:
     path = Path("results", preset, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("made")
 print(preset, corpus, seeds)
 """
+LANGUAGE_MODEL = "preset = corpus = gate = seed = None"
+TRANSLATION = f"languages = examples = {LANGUAGE_MODEL}"
 STAND_INS = {
     "00_gumbel_gates": ("figures = None", "assert figures == 'results/quick/figures'"),
-    "01_language_model": ("preset = corpus = gate = seed = None", TRAIN),
-    "02_language_model_results": ("preset = corpus = seeds = save = None", RESULTS),
+    "01_language_model": (LANGUAGE_MODEL, "task = 'language-model'" + TRAIN),
+    "02_language_model_results": (
+        "preset = corpus = seeds = save = None",
+        "kind = 'language_model'" + RESULTS,
+    ),
+    "03_translation": (TRANSLATION, "task = 'translation'" + TRAIN),
+    "04_translation_results": (
+        "preset = corpus = languages = seeds = save = None",
+        "kind = 'translation'" + RESULTS,
+    ),
 }
 
 
+KINDS = ("language_model", "translation")
 ALL_RULES = {
     "gumbel_gates",
-    *(f"language_model_run_{gate}" for gate in GATES),
-    "language_model_results",
+    *(f"{kind}_run_{gate}" for kind in KINDS for gate in GATES),
+    *(f"{kind}_results" for kind in KINDS),
 }
+
+
+TRANSLATION_ALONE = ("SEEDS=1", "TASK=translation")  # half the time of both tasks
 
 
 class Project:
@@ -98,10 +114,11 @@ class Project:
         return sorted(re.findall(r"^Job \d+: (.*)$", output, re.MULTILINE))
 
     def summaries(self) -> dict[str, str]:
-        """Gate/seed -> content of summary.json."""
-        files = self.folder.glob("runs/language-model/grammar/quick/*/seed-*/summary.json")
+        """Task/gate/seed -> content of summary.json."""
+        files = self.folder.glob("runs/*/grammar*/quick/*/seed-*/summary.json")
         return {
-            f"{file.parts[-3].split('_')[0]}/{file.parts[-2]}": file.read_text() for file in files
+            f"{file.parts[-6]}/{file.parts[-3].split('_')[0]}/{file.parts[-2]}": file.read_text()
+            for file in files
         }
 
 
@@ -109,7 +126,7 @@ class Project:
 def done(tmp_path_factory):
     """A project whose `make reproduce` was killed with two jobs at work, and then went on."""
     project = Project(tmp_path_factory.mktemp("project"))
-    process = project.make("SEEDS=1", HANG="yes")
+    process = project.make(*TRANSLATION_ALONE, HANG="yes")
     deadline = time.monotonic() + 300
     while len(list(project.folder.glob("runs/**/state"))) < 2:
         assert process.poll() is None, process.communicate()[0]
@@ -118,7 +135,7 @@ def done(tmp_path_factory):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert not project.summaries()
-    output, _ = (process := project.make("SEEDS=1")).communicate()
+    output, _ = (process := project.make(*TRANSLATION_ALONE)).communicate()
     assert process.returncode == 0, output
     assert "Done: look at results/quick/tables" in output
     return project
@@ -126,30 +143,31 @@ def done(tmp_path_factory):
 
 def test_goes_on_after_a_kill(done):
     summaries = done.summaries()
-    assert summaries.keys() == {f"{gate}/seed-1" for gate in GATES}
+    assert summaries.keys() == {f"translation/{gate}/seed-1" for gate in GATES}
     assert list(summaries.values()).count('{"resumed": true}') == 2
     assert {path.stem for path in done.folder.glob("results/quick/notebooks/*.ipynb")} == {
         "00_gumbel_gates",
-        *(f"01_language_model_grammar_{gate}_seed-1" for gate in GATES),
-        "02_language_model_results_grammar",
+        *(f"03_translation_grammar-de-en_{gate}_seed-1" for gate in GATES),
+        "04_translation_results_grammar-de-en",
     }
-    results = done.folder / "results/quick/notebooks/02_language_model_results_grammar.ipynb"
+    results = done.folder / "results/quick/notebooks/04_translation_results_grammar-de-en.ipynb"
     (output,) = nbformat.read(results, as_version=4).cells[-1].outputs
     assert output.text == "quick grammar [1]\n"
 
 
 def test_skips_what_is_done_even_if_touched(done):
     (done.folder / "g2lstm/training.py").touch()
-    (done.folder / "notebooks/01_language_model.ipynb").touch()
-    output, _ = done.make("SEEDS=1").communicate()
+    (done.folder / "notebooks/03_translation.ipynb").touch()
+    output, _ = done.make(*TRANSLATION_ALONE).communicate()
     assert "Nothing to be done" in output
     assert "Done: look at results/quick/tables" in output
 
 
 def test_makes_a_lost_table_again(done):
-    table = done.folder / "results/quick/tables/language_model_grammar.md"
+    table = done.folder / "results/quick/tables/translation_grammar-de-en.md"
     table.unlink()
-    assert done.planned("seeds=1") == ["02_language_model_results: quick, grammar"]
+    plan = done.planned("seeds=1", "task=translation")
+    assert plan == ["04_translation_results: quick, grammar-de-en"]
     table.write_text("made")
 
 
@@ -157,12 +175,12 @@ def test_runs_what_is_missing(done):
     summary = next(done.folder.glob("runs/**/sigmoid/seed-1/summary.json"))
     content = summary.read_text()
     summary.unlink()
-    assert done.planned("seeds=1 5") == [
-        "01_language_model: quick, grammar, gumbel, seed 5",
-        "01_language_model: quick, grammar, sharpened, seed 5",
-        "01_language_model: quick, grammar, sigmoid, seed 1",
-        "01_language_model: quick, grammar, sigmoid, seed 5",
-        "02_language_model_results: quick, grammar",
+    assert done.planned("seeds=1 5", "task=translation") == [
+        "03_translation: quick, grammar-de-en, gumbel, seed 5",
+        "03_translation: quick, grammar-de-en, sharpened, seed 5",
+        "03_translation: quick, grammar-de-en, sigmoid, seed 1",
+        "03_translation: quick, grammar-de-en, sigmoid, seed 5",
+        "04_translation_results: quick, grammar-de-en",
     ]
     summary.write_text(content)
 
@@ -198,14 +216,46 @@ def test_inputs_hold_all_that_the_notebooks_import(done):
 
 
 def test_a_failed_job_stops_no_other_and_leaves_its_notebook(done):
-    output, _ = (process := done.make("SEEDS=2", FAIL="gumbel")).communicate()
+    output, _ = (
+        process := done.make("SEEDS=2", "TASK=language-model", FAIL="gumbel")
+    ).communicate()
     assert process.returncode != 0
     assert "told to fail" in output
     assert "Not finished" in output
-    assert {"sigmoid/seed-2", "sharpened/seed-2"} <= done.summaries().keys()
+    finished = {f"language-model/{gate}/seed-2" for gate in ("sigmoid", "sharpened")}
+    assert finished <= done.summaries().keys()
     partial = done.folder / "logs/quick/01_language_model_grammar_gumbel_seed-2.log.ipynb"
     assert "told to fail" in partial.read_text()
     assert not list(done.folder.glob("results/quick/notebooks/*gumbel_seed-2.ipynb"))
+
+
+def test_a_corpus_chooses_its_tasks(done, tmp_path):
+    texts, pairs = tmp_path / "texts", tmp_path / "pairs"
+    for folder, suffixes in ((texts, ("txt",)), (pairs, ("de", "fr"))):
+        folder.mkdir()
+        for suffix in suffixes:
+            (folder / f"train.{suffix}").write_text("a b c\n")
+    plans = {
+        "texts": done.planned(f"corpus={texts}", "seeds=1"),
+        "pairs-fr-de": done.planned(f"corpus={pairs}", "languages=fr-de", "seeds=1"),
+    }
+    for label, plan in plans.items():
+        kind = "03_translation" if "-" in label else "01_language_model"
+        assert f"{kind}: quick, {label}, gumbel, seed 1" in plan
+        assert len(plan) == 4, "three gates and their comparison"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("TASK=translate", "unknown task 'translate': give one of language-model, translation"),
+        ("TASK=translation CORPUS=ptb", "corpus 'ptb' is not one for the task 'translation'"),
+    ],
+)
+def test_a_wrong_task_or_language_is_refused(done, setting, message):
+    output, _ = (process := done.make(*setting.split())).communicate()
+    assert process.returncode != 0
+    assert message in output
 
 
 def test_an_unknown_corpus_is_refused_before_anything_runs(done):
