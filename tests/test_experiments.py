@@ -35,7 +35,7 @@ def test_the_paper_preset_is_the_papers_model():
     assert (options.weight_decay, options.alpha, options.beta) == (1.2e-6, 2, 1)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", PRESETS["language-model"])
 @pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])
 def test_every_preset_builds_a_model_of_every_gate(preset, gate):
     configuration = configure(preset=preset, gate=gate)
@@ -145,3 +145,73 @@ def test_check_parameters_returns_the_known_and_refuses_others():
         check_parameters(namespace | {"sede": 3}, ["seed"])
     with pytest.raises(ParameterError, match="unknown parameter 'zzz'"):
         check_parameters(namespace | {"zzz": None}, ["seed"])
+
+
+# Translation
+
+
+@pytest.mark.parametrize("preset", PRESETS["translation"])
+@pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])
+def test_every_translation_preset_builds_a_model_of_every_gate(preset, gate):
+    configuration = configure(task="translation", preset=preset, gate=gate)
+    model = build_model(configuration, 500, 400, device="meta")
+    assert model.gate == gate
+    assert configuration.data.keys() == {"merges", "joint", "max_length"}
+    assert configuration.evaluation.keys() == {"beam_size", "length_penalty"}
+    assert configuration.evaluation["length_penalty"] == 1.0  # the authors' alpha
+
+
+def test_a_corpus_may_have_settings_of_its_own():
+    iwslt = configure(task="translation", preset="paper")
+    assert (iwslt.corpus, iwslt.languages, iwslt.data["merges"]) == ("iwslt14", "de-en", 25_000)
+    assert [lstm.hidden_size for lstm in build_model(iwslt, 9, 9, device="meta").lstms] == [256] * 4
+    wmt = configure(task="translation", preset="paper", corpus="wmt14")
+    model = build_model(wmt, 9, 9, device="meta")
+    assert (wmt.languages, model.encoder.hidden_size, model.encoder.input_size) == (
+        "en-de",
+        1024,
+        512,
+    )
+    assert configure(task="translation", preset="paper", corpus="wmt14", languages="de-en") != wmt
+    assert wmt.overrides == {}
+
+
+def test_a_translation_run_is_named_by_corpus_and_languages(monkeypatch, tmp_path):
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path))
+    configuration = configure(task="translation", corpus="multi30k", languages="en-de", seed=2)
+    folder = run_directory(configuration).relative_to(tmp_path)
+    assert folder.parts[:3] == ("translation", "multi30k-en-de", "quick")
+    text = command(configuration)
+    assert text.startswith("papermill notebooks/03_translation.ipynb out.ipynb")
+    assert "-p languages en-de" in text
+
+
+def test_overrides_reach_data_and_evaluation():
+    overrides = {"merges": 10, "joint": True, "share_embeddings": True, "beam_size": 2}
+    configuration = configure(task="translation", overrides=overrides | {"epochs": 1})
+    assert configuration.data["merges"] == 10
+    assert configuration.evaluation["beam_size"] == 2
+    assert configuration.model["share_embeddings"] is True
+    assert configuration.training.epochs == 1
+    assert "share_embeddings-True" in gate_settings(configuration)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"task": "translate"}, "task must be one of language-model, translation, got 'translate'"),
+        ({"languages": "deen"}, "languages must be source and target, such as 'de-en', got 'deen'"),
+        ({"languages": "de-de"}, "got 'de-de'"),
+        ({"languages": 3}, "got 3"),
+        ({"task": "language-model", "languages": "de-en"}, "no effect on a language model"),
+        ({"overrides": {"beam_size": 0}}, "beam_size must be at least 1, got 0"),
+        ({"overrides": {"length_penalty": -1.0}}, "length_penalty must be at least 0, got -1.0"),
+        ({"overrides": {"merges": "many"}}, "merges must be of type int, got 'many'"),
+        ({"overrides": {"share_embeddings": True}}, "share_embeddings=True needs joint=True"),
+        ({"overrides": {"attention": "dot"}}, "attention must be one of bahdanau, luong"),
+        ({"overrides": {"bptt": 3}}, "unknown override 'bptt'"),
+    ],
+)
+def test_a_bad_translation_setting_is_named(settings, message):
+    with pytest.raises(ParameterError, match=message):
+        configure(**({"task": "translation"} | settings))
