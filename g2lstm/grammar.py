@@ -28,9 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from g2lstm import grammar_rules
+from g2lstm import grammar_rules, grammar_symbols
 from g2lstm.files import write_json, write_text
 from g2lstm.grammar_rules import FEATURES, LEXICON, MAX_DEPTH, RULES
+from g2lstm.grammar_symbols import match, split_symbol
 
 SENTENCES = {"train": 15_000, "valid": 1_250, "test": 1_250}
 """Sentences of each split of the corpus: about 249,000, 20,300 and 20,100 tokens with `<eos>`."""
@@ -64,27 +65,8 @@ class _Child(NamedTuple):
     embedded: bool
 
 
-def _features(symbol: str) -> tuple[str, list[str]]:
-    name, _, rest = symbol.partition("[")
-    return name, rest.rstrip("]").split(",") if rest else []
-
-
-def _match(pattern: str, symbol: str) -> dict[str, str] | None:
-    """The values of the pattern's variables that make it the symbol, None where there are none."""
-    (name, wanted), (other, given) = _features(pattern), _features(symbol)
-    if name != other or len(wanted) != len(given):
-        return None
-    binding = {}
-    for want, value in zip(wanted, given, strict=True):
-        if value in FEATURES.get(want, ()):
-            binding[want] = value
-        elif want != value:
-            return None
-    return binding
-
-
 def _child(part: str, binding: dict[str, str]) -> _Child:
-    name, features = _features(part.lstrip("|^"))
+    name, features = split_symbol(part.lstrip("|^"))
     symbol = f"{name}[{','.join(binding.get(f, f) for f in features)}]" if features else name
     return _Child(symbol, opens="|" in part, embedded="^" in part)
 
@@ -92,12 +74,12 @@ def _child(part: str, binding: dict[str, str]) -> _Child:
 def _right_hand_sides(symbol: str) -> Iterator[tuple[tuple[_Child, ...], float]]:
     """Weighted children of a symbol, with every variable given a value."""
     for pattern, alternatives in RULES.items():
-        binding = _match(pattern, symbol)
+        binding = match(pattern, symbol, FEATURES)
         if binding is None:
             continue
         for text, weight in alternatives.items():
             parts = text.split()
-            used = {f for part in parts for f in _features(part)[1]}
+            used = {f for part in parts for f in split_symbol(part)[1]}
             free = [v for v in FEATURES if v in used and v not in binding]
             for values in itertools.product(*(FEATURES[v].items() for v in free)):
                 chosen = binding | {v: value for v, (value, _) in zip(free, values, strict=True)}
@@ -115,7 +97,7 @@ def _words(symbol: str) -> tuple[str, ...]:
         return (symbol,)
     marked = "pl" if symbol.startswith("noun") else "sg"  # the number that has an ending
     for pattern, entries in LEXICON.items():
-        binding = _match(pattern, symbol)
+        binding = match(pattern, symbol, FEATURES)
         if binding is not None:
             forms = [entry.partition("/") for entry in entries.split()]
             ending = binding.get("N") == marked
@@ -159,7 +141,7 @@ def _draw(source: random.Random) -> Sentence:
         log_probability += logs[chosen]
         if isinstance(outcome, str):
             tokens.append(outcome)
-            classes.append(_features(symbol)[0] if outcome.isalpha() else "punctuation")
+            classes.append(split_symbol(symbol)[0] if outcome.isalpha() else "punctuation")
             boundaries.append(opens)
             depths.append(depth)
         else:
@@ -223,7 +205,8 @@ def cross_entropy(sentences: list[Sentence]) -> float:
 
 def fingerprint() -> str:
     """A short hash of the grammar's data and code: it changes when the corpus may."""
-    sources = (Path(grammar_rules.__file__), Path(__file__))
+    modules = (grammar_rules, grammar_symbols)
+    sources = [*(Path(module.__file__) for module in modules), Path(__file__)]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 

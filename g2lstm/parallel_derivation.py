@@ -8,6 +8,7 @@ from bisect import bisect
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from g2lstm.grammar_symbols import match, split_symbol
 from g2lstm.parallel_grammar_rules import FEATURES, MAX_DEPTH, RULES
 from g2lstm.parallel_lexicon import LEXICON, Verb, forms
 
@@ -34,27 +35,8 @@ class _Rule(NamedTuple):
     reordered: bool  # something in front of the source's verb is behind the target's
 
 
-def _features(symbol: str) -> tuple[str, list[str]]:
-    name, _, rest = symbol.partition("[")
-    return name, rest.rstrip("]").split(",") if rest else []
-
-
-def _match(pattern: str, symbol: str) -> dict[str, str] | None:
-    """The values of the pattern's variables that make it the symbol, None where there are none."""
-    (name, wanted), (other, given) = _features(pattern), _features(symbol)
-    if name != other or len(wanted) != len(given):
-        return None
-    binding = {}
-    for want, value in zip(wanted, given, strict=True):
-        if value in FEATURES.get(want, ()):
-            binding[want] = value
-        elif want != value:
-            return None
-    return binding
-
-
 def _part(text: str, binding: dict[str, str]) -> _Part:
-    name, features = _features(text.lstrip("^"))
+    name, features = split_symbol(text.lstrip("^"))
     symbol = f"{name}[{','.join(binding.get(f, f) for f in features)}]" if features else name
     known = features or symbol in RULES
     return _Part(text, symbol if known else None, embedded=text.startswith("^"))
@@ -70,13 +52,13 @@ def _reordered(source: list[str], target: list[str]) -> bool:
 def _rules(symbol: str) -> Iterator[tuple[_Rule, float]]:
     """Weighted right-hand sides of a symbol, with every variable given a value."""
     for pattern, alternatives in RULES.items():
-        binding = _match(pattern, symbol)
+        binding = match(pattern, symbol, FEATURES)
         if binding is None:
             continue
         for text, weight in alternatives.items():
             source, _, target = (side.split() for side in text.partition(" | "))
             target = target or [part for part in source if part != "&"]
-            used = {f for part in source for f in _features(part)[1]}
+            used = {f for part in source for f in split_symbol(part)[1]}
             free = [v for v in FEATURES if v in used and v not in binding]
             for values in itertools.product(*(FEATURES[v].items() for v in free)):
                 chosen = binding | {v: value for v, (value, _) in zip(free, values, strict=True)}
@@ -90,9 +72,9 @@ def _rules(symbol: str) -> Iterator[tuple[_Rule, float]]:
 
 def _words(symbol: str) -> Iterator[tuple[Phrase, float]]:
     """Weighted phrases of a lexical symbol, by Zipf's law; none where the symbol is not one."""
-    name, features = _features(symbol)
+    name, features = split_symbol(symbol)
     for pattern, entries in LEXICON.items():
-        if _match(pattern, symbol) is None:
+        if match(pattern, symbol, FEATURES) is None:
             continue
         for rank, entry in enumerate(entries.split(), start=1):
             for form_rank, (source, target) in enumerate(forms(name, features, entry), start=1):

@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from g2lstm import parallel_derivation, parallel_grammar_rules, parallel_lexicon
+from g2lstm import grammar_symbols, parallel_derivation, parallel_grammar_rules, parallel_lexicon
 from g2lstm.files import write_json, write_text
 from g2lstm.parallel_derivation import CLOSE, OPEN, derive
 from g2lstm.parallel_grammar_rules import MAX_WORDS
@@ -153,7 +153,7 @@ def clause_accuracy(hypotheses: list[str], pairs: list[Pair]) -> ClauseAccuracy:
 
 def fingerprint() -> str:
     """A short hash of the grammar's data and code: it changes when the corpus may."""
-    modules = (parallel_grammar_rules, parallel_lexicon, parallel_derivation)
+    modules = (grammar_symbols, parallel_grammar_rules, parallel_lexicon, parallel_derivation)
     sources = [*(module.__file__ for module in modules), __file__]
     return hashlib.sha256(b"".join(Path(p).read_bytes() for p in sources)).hexdigest()[:12]
 

@@ -28,6 +28,7 @@ LAYERS = (
     "inspection",
     "language_model",
     "translation",
+    "grammar_symbols",
     "grammar_rules",
     "grammar",
     "parallel_grammar_rules",
