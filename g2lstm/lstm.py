@@ -48,7 +48,7 @@ class G2LSTM(nn.LSTM):
         backend: "reference" (readable loop), "fused" (hand-written forward and backward pass),
             "native" (`torch.nn.LSTM`'s kernel; sigmoid and, in evaluation, Gumbel gates, without
             weight dropout in training) or "auto" ("native" where it can serve, but in training
-            under autocast; else "fused").
+            under autocast or, on a CPU, with packed input, where it is slower; else "fused").
         device, dtype: of the parameters.
 
     Under autocast the reference and fused backends use half-precision products, keep the states in
@@ -114,13 +114,13 @@ class G2LSTM(nn.LSTM):
         Returns:
             output [T, B, directions * H] (laid out as the input was), and the final (h, c).
         """
-        if self.choose_backend() == "native":
+        if self.choose_backend(isinstance(input, PackedSequence)) == "native":
             if _is_single_step(self, input, hx):
                 return _single_step(self, input, hx)
             return super().forward(input, hx)
         return run_layers(self, input, hx)
 
-    def choose_backend(self) -> str:
+    def choose_backend(self, packed: bool = False) -> str:
         """Backend of the next call in the present mode; raises BackendError if it cannot serve."""
         plain = self.gate == "sigmoid" or (self.gate == "gumbel" and not self.training)
         native = plain and not (self.training and self.weight_dropout > 0)
@@ -132,9 +132,11 @@ class G2LSTM(nn.LSTM):
             )
         if self.backend != "auto":
             return self.backend
-        # Under autocast the kernel of torch.nn.LSTM would keep the states in half precision.
-        autocast = torch.is_autocast_enabled(self.weight_hh_l0.device.type)
-        return "native" if native and not (self.training and autocast) else "fused"
+        device = self.weight_hh_l0.device.type
+        # Under autocast the kernel of torch.nn.LSTM would keep the states in half precision; for
+        # packed input on a CPU it is a loop over steps with autograd through each.
+        avoided = torch.is_autocast_enabled(device) or (packed and device == "cpu")
+        return "native" if native and not (self.training and avoided) else "fused"
 
 
 def run_layers(

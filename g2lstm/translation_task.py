@@ -24,6 +24,7 @@ from g2lstm.scoring import bleu_statistics, score
 from g2lstm.subwords import END, learn_subwords
 
 GATE_PAIRS = 100  # pairs on which gates are recorded
+PROBE_PAIRS = 2000  # most validation pairs that are translated after each epoch
 
 
 class TranslationTask:
@@ -103,11 +104,11 @@ class TranslationTask:
         )
 
     def probe(self) -> dict[str, float]:
-        """BLEU of greedy search on the validation pairs, and the saturation of the gates there."""
-        texts, _ = self.translate(self.pairs["valid"].sources, beam_size=1)
+        """BLEU of greedy search on (some) validation pairs, and the saturation of the gates there."""
+        texts, _ = self.translate(self.pairs["valid"].sources[:PROBE_PAIRS], beam_size=1)
         gates = self._gates(self.pairs["valid"], training=False)
         return {
-            "valid_bleu_greedy": self._score(texts, self.corpus.valid[1]).bleu,
+            "valid_bleu_greedy": self._score(texts, self.corpus.valid[1][:PROBE_PAIRS]).bleu,
             **{f"{kind}_gate_saturation": gates[kind]["saturation"] for kind in gates},
         }
 

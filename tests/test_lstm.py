@@ -376,9 +376,11 @@ def test_auto_takes_the_fastest_backend_that_is_right(monkeypatch):
 
     monkeypatch.setattr(nn.LSTM, "forward", counted)
 
-    def uses_native(training, **arguments):
+    def uses_native(training, packed=False, **arguments):
         calls.clear()
-        G2LSTM(INPUT, HIDDEN, **arguments).train(training)(torch.zeros(2, 2, INPUT))
+        x = torch.zeros(2, 2, INPUT)
+        x = pack_padded_sequence(x, [2, 1]) if packed else x
+        G2LSTM(INPUT, HIDDEN, **arguments).train(training)(x)
         return bool(calls)
 
     assert uses_native(True, gate="sigmoid")
@@ -387,6 +389,8 @@ def test_auto_takes_the_fastest_backend_that_is_right(monkeypatch):
     assert not uses_native(True, gate="gumbel")
     assert not uses_native(True, gate="sigmoid", weight_dropout=0.5)
     assert not uses_native(False, gate="sharpened")
+    assert not uses_native(True, packed=True, gate="sigmoid")
+    assert uses_native(False, packed=True, gate="sigmoid")
     with torch.autocast("cpu", torch.bfloat16):
         assert not uses_native(True, gate="sigmoid")
 
