@@ -29,6 +29,7 @@ from g2lstm.subwords import BEGIN, END, PAD, UNKNOWN
 
 # Steps allowed by default, n subwords in the source: few translations are twice as long.
 LENGTH_FACTOR, LENGTH_CONSTANT = 2, 10
+SHORT = 16  # shorter sentences fill a batch like ones of this length: the softmax is as large
 CUT = torch.finfo(torch.float64).min  # rank of a hypothesis that was cut: below all that ended
 
 
@@ -73,8 +74,8 @@ def translate(
         length_penalty: exponent of the steps in the score (authors: 1.0).
         max_length: most steps of a translation, END included; default ``2 * n + 10`` for a sentence
             of n subwords.
-        batch_tokens: most source subwords a batch, padding included; a longer sentence has a batch
-            of its own.
+        batch_tokens: most source subwords a batch, padding included, where a sentence counts as at
+            least 16; a longer sentence has a batch of its own.
         allow_unknown: let UNKNOWN be generated. It stands for no text, so by default the best
             subword that does is taken instead. PAD and BEGIN are never generated.
         progress_bar: show one.
@@ -311,7 +312,7 @@ def _batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
     """Indices of the sentences of each batch, the longest first."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if batch and lengths[batch[0]] * (len(batch) + 1) > batch_tokens:
+        if batch and max(lengths[batch[0]], SHORT) * (len(batch) + 1) > batch_tokens:
             yield batch
             batch = []
         batch.append(index)

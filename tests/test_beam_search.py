@@ -234,7 +234,7 @@ class Scripted(Tables):
 @pytest.mark.parametrize("beam_size", [1, 5])
 def test_results_come_in_the_order_of_the_sentences(beam_size):
     sources = [[4 + n % 7] * (1 + n % 3) for n in range(40)]
-    for batch_tokens in (1, 7, 4000):
+    for batch_tokens in (1, 50, 4000):
         found = translate(
             Scripted(2), sources, beam_size=beam_size, batch_tokens=batch_tokens, length_penalty=0.0
         )
@@ -250,8 +250,8 @@ def test_batches_hold_sentences_of_like_length_up_to_their_limit():
             sizes.append(tuple(source.shape))
             return super().encode(source, lengths)
 
-    translate(Watching(1), [[5] * n for n in (1, 3, 9, 2, 3, 1, 4)], batch_tokens=8)
-    assert sizes == [(9, 1), (4, 2), (3, 2), (1, 2)]
+    translate(Watching(1), [[5] * n for n in (1, 3, 60, 25, 2, 18, 3, 1, 24)], batch_tokens=50)
+    assert sizes == [(60, 1), (25, 2), (18, 2), (3, 3), (1, 1)]
 
 
 @pytest.mark.parametrize("beam_size", [1, 5])
@@ -403,7 +403,7 @@ def teacher_forced(model, source, steps):
 
 @pytest.mark.parametrize("beam_size", [1, 5])
 def test_log_probability_is_that_of_teacher_forcing(model, beam_size):
-    found = translate(model, SOURCES, beam_size=beam_size, max_length=9, batch_tokens=20)
+    found = translate(model, SOURCES, beam_size=beam_size, max_length=9, batch_tokens=50)
     assert {hypothesis.finished for hypothesis in found} == {True, False}
     for source, hypothesis in zip(SOURCES, found, strict=True):
         steps = hypothesis.tokens + [END] * hypothesis.finished
