@@ -86,7 +86,9 @@ TRANSLATION = {
             "embedding_size": 128, "hidden_size": 128, "encoder_layers": 1, "decoder_layers": 1,
             "dropout": 0.0,
         },
-        training=TranslationOptions(epochs=5, learning_rate=5e-3, label_smoothing=0.0),
+        training=TranslationOptions(
+            epochs=3, batch_tokens=500, learning_rate=3e-3, label_smoothing=0.0
+        ),
         data={"merges": 400, "joint": False, "max_length": 100},
         evaluation={"beam_size": 5, "length_penalty": 1.0},
     ),

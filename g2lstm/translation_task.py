@@ -104,7 +104,7 @@ class TranslationTask:
         )
 
     def probe(self) -> dict[str, float]:
-        """BLEU of greedy search on (some) validation pairs, and the saturation of the gates there."""
+        """BLEU of greedy search on validation pairs, and the saturation of the gates there."""
         texts, _ = self.translate(self.pairs["valid"].sources[:PROBE_PAIRS], beam_size=1)
         gates = self._gates(self.pairs["valid"], training=False)
         return {

@@ -8,18 +8,32 @@ import tarfile
 import pandas as pd
 import pytest
 
+from g2lstm.experiments import NOTEBOOKS
 from g2lstm.gates import GATES
-from g2lstm.records import find_runs, read_run
-from g2lstm.results import PAPER_PTB_PERPLEXITY, mean_and_spread, perplexity_table, summary_frame
+from g2lstm.records import find_runs, read_bleu_statistics, read_run
+from g2lstm.results import (
+    PAPER_BLEU,
+    PAPER_PTB_PERPLEXITY,
+    bleu_table,
+    bootstrap_table,
+    mean_and_spread,
+    perplexity_table,
+    summary_frame,
+)
+from g2lstm.scoring import bleu_from_statistics
 from sources import ROOT
 
 RESULTS = ROOT / "results"
 PUBLISHED = [("quick", "grammar", [1, 2, 3]), ("small", "ptb", [1])]
+TRANSLATIONS = [("quick", "grammar", [1, 2, 3]), ("small", "multi30k", [1])]
+EVERYTHING = [(*about, "language-model") for about in PUBLISHED] + [
+    (*about, "translation") for about in TRANSLATIONS
+]
 
 
-def published_runs(preset, corpus, seeds, monkeypatch, results=RESULTS):
+def published_runs(preset, corpus, seeds, monkeypatch, results=RESULTS, task="language-model"):
     monkeypatch.setenv("G2LSTM_RUNS", str(results / preset / "runs"))
-    return find_runs(preset, corpus, seeds)
+    return find_runs(preset, corpus, seeds, task)
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +57,41 @@ def test_the_tables_follow_from_the_records(preset, corpus, seeds, monkeypatch):
     pd.testing.assert_frame_equal(stored.fillna(""), table)
 
 
-@pytest.mark.parametrize(("preset", "corpus", "seeds"), PUBLISHED)
-def test_every_record_names_its_origin(committed, preset, corpus, seeds, monkeypatch):
-    for run in published_runs(preset, corpus, seeds, monkeypatch, committed):
+@pytest.mark.parametrize(("preset", "corpus", "seeds"), TRANSLATIONS)
+def test_the_tables_of_translation_follow_from_the_records(preset, corpus, seeds, monkeypatch):
+    runs = published_runs(preset, corpus, seeds, monkeypatch, task="translation")
+    assert len(runs) == len(GATES) * len(seeds)
+    folder = RESULTS / preset / "tables"
+    stored = pd.read_csv(folder / f"translation_{corpus}-de-en.csv", dtype=str)
+    table = bleu_table(summary_frame(runs)).astype(str)
+    pd.testing.assert_frame_equal(stored.fillna(""), table)
+    stored = pd.read_csv(folder / f"translation_{corpus}-de-en_bootstrap.csv")
+    pd.testing.assert_frame_equal(stored, bootstrap_table(runs))
+    for run in runs:
+        bleu = bleu_from_statistics(read_bleu_statistics(run))
+        assert bleu == pytest.approx(run.summary["test_bleu"])
+
+
+@pytest.mark.parametrize(("preset", "corpus", "seeds", "task"), EVERYTHING)
+def test_every_record_names_its_origin(committed, preset, corpus, seeds, task, monkeypatch):
+    for run in published_runs(preset, corpus, seeds, monkeypatch, committed, task):
         record = run.provenance
         assert re.fullmatch("[0-9a-f]{40}", record["commit"])
         notes = RESULTS / preset / "NOTES.md"
         assert not record["modified"] or "`modified`" in notes.read_text(encoding="utf-8")
         assert record["versions"]["torch"]
         assert record["hardware"]["processor"]
-        assert record["command"].startswith("papermill notebooks/01_language_model.ipynb")
+        assert record["command"].startswith(f"papermill notebooks/{NOTEBOOKS[task]}.ipynb")
         assert len(run.metrics) == run.summary["epochs"]
 
 
 def test_every_table_and_figure_has_a_provenance_file():
-    for preset, corpus, _ in PUBLISHED:
+    for preset, corpus, _, task in EVERYTHING:
+        kind = task.replace("-", "_")
         made = [
             path
             for folder in ("tables", "figures")
-            for path in (RESULTS / preset / folder).glob(f"language_model_{corpus}*")
+            for path in (RESULTS / preset / folder).glob(f"{kind}_{corpus}*")
             if not path.name.endswith(".provenance.json")
         ]
         assert made
@@ -91,6 +121,50 @@ def test_the_small_lstm_is_as_good_as_a_small_published_one(monkeypatch):
     runs = published_runs(*PUBLISHED[1], monkeypatch)
     assert runs[0].config["gate"] == "sigmoid"
     assert runs[0].summary["test_perplexity"] < 115.9  # Zaremba et al.'s 2 x 200 units
+
+
+def test_the_quick_translations_are_right_where_the_truth_is_known(monkeypatch):
+    for run in published_runs(*TRANSLATIONS[0], monkeypatch, task="translation"):
+        assert run.summary["reordered_clauses"] > 100
+        assert run.summary["unfinished"] == 0
+        if run.config["gate"] == "sigmoid":
+            assert run.summary["test_bleu"] >= 90
+            assert run.summary["clause_accuracy"] >= 0.75
+
+
+def test_the_small_lstm_translates_better_than_tutorials(monkeypatch):
+    runs = published_runs(*TRANSLATIONS[1], monkeypatch, task="translation")
+    assert runs[0].config["gate"] == "sigmoid"
+    assert runs[0].summary["test_bleu"] >= 30
+
+
+def test_no_published_translation_shows_more_than_a_sentence():
+    """Text of a corpus that is not ours may stand in an executed notebook as one sentence only."""
+    for path in RESULTS.rglob("03_translation_*.ipynb"):
+        if "_grammar" not in path.name:
+            text = path.read_text(encoding="utf-8")
+            assert text.count("reference  ") <= 1 + text.count('print(\\"reference  ')
+    assert not list(RESULTS.rglob("translations.json"))
+
+
+@pytest.mark.parametrize(("preset", "corpus", "seeds"), TRANSLATIONS)
+def test_readme_shows_the_table_of_translation(committed, preset, corpus, seeds, monkeypatch):
+    runs = published_runs(preset, corpus, seeds, monkeypatch, committed, "translation")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for gate, group in summary_frame(runs).groupby("gate"):
+        columns = {"test_bleu": 2, "test_chrf": 2}
+        if preset == "small":
+            columns = {"test_bleu": 2, "test_bleu_greedy": 2, "test_chrf": 2}
+        else:
+            columns |= {"clause_accuracy": 3, "exact_with_clauses": 3, "exact_without_clauses": 3}
+        cells = [group["model"].iloc[0], str(len(group))]
+        cells += [mean_and_spread(group[column], digits) for column, digits in columns.items()]
+        if preset == "small":
+            cells += [f"{paper[gate]:.2f}" for paper in PAPER_BLEU.values()]
+            cells.append(mean_and_spread(group["input_gate_saturation"]))
+            cells.append(mean_and_spread(group["forget_gate_saturation"]))
+        assert f"| {' | '.join(cells)} |" in readme
+    assert runs[0].summary["test_bleu_signature"] in readme
 
 
 @pytest.mark.parametrize(("preset", "corpus", "seeds"), PUBLISHED)
