@@ -87,7 +87,7 @@ TRANSLATION = {
             "dropout": 0.0,
         },
         training=TranslationOptions(
-            epochs=3, batch_tokens=500, learning_rate=3e-3, label_smoothing=0.0
+            epochs=3, batch_tokens=300, learning_rate=3e-3, label_smoothing=0.0
         ),
         data={"merges": 400, "joint": False, "max_length": 100},
         evaluation={"beam_size": 5, "length_penalty": 1.0},
