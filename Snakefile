@@ -47,7 +47,10 @@ def has_corpus(task):
     """Whether the corpus asked for is one for this task."""
     if CORPUS is None or CORPUS in {"language-model": NAMES, "translation": PARALLEL_NAMES}[task]:
         return True
-    return Path(CORPUS).is_dir() and Path(CORPUS, "train.txt").exists() == (task != "translation")
+    if task == "language-model":
+        return Path(CORPUS).expanduser().joinpath("train.txt").is_file()
+    source, _, target = (LANGUAGES or PRESETS[task][PRESET].languages).partition("-")
+    return any(file.suffix == f".{source}" for file in local_files(CORPUS, source, target))
 
 
 PRESET = option("preset", "quick")
@@ -55,7 +58,9 @@ CORPUS = option("corpus")
 LANGUAGES = option("languages")
 RESULTS = results_directory(PRESET)
 LOGS = Path("logs") / PRESET
-if CORPUS is not None and not any(has_corpus(task) for task in TASKS):
+if PRESET not in PRESETS["translation"]:
+    configure(preset=PRESET)  # names the presets there are
+if CORPUS is not None and not any(map(has_corpus, TASKS)):
     known = ", ".join(dict.fromkeys((*NAMES, *PARALLEL_NAMES)))
     raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
 if option("task") not in (None, *TASKS):
@@ -73,6 +78,8 @@ EXAMPLES = {
 }
 if not EXAMPLES:
     raise WorkflowError(f"corpus {CORPUS!r} is not one for the task {option('task')!r}")
+if LANGUAGES is not None and "translation" not in EXAMPLES:
+    raise WorkflowError(f"languages {LANGUAGES!r} have no effect without a translation")
 
 # Snakemake's own lock outlives a kill and would then refuse to go on (hence `--nolock` in the
 # Makefile); this one ends with its process.

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from g2lstm.batches import pad
+from g2lstm.lstm import set_mode
 from g2lstm.subwords import BEGIN, END, PAD, UNKNOWN
 
 # Steps allowed by default, n subwords in the source: few translations are twice as long.
@@ -285,13 +286,8 @@ def _step(
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[torch.device]:
     """Evaluation mode without gradients; yields the model's device, restores its mode."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield next(model.parameters()).device
-    finally:
-        model.train(training)
+    with set_mode(model, training=False), torch.inference_mode():
+        yield next(model.parameters()).device
 
 
 def _limits(lengths: Tensor, max_length: int | None) -> Tensor:

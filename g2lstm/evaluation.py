@@ -9,6 +9,7 @@ from torch import Tensor
 
 from g2lstm.batches import Pairs, collate, token_batches
 from g2lstm.language_model import LanguageModel, State, detach
+from g2lstm.lstm import set_mode
 from g2lstm.translation import TranslationModel
 
 # AWD-LSTM's cache for Penn Treebank, as in the authors' code: window, theta, lambda.
@@ -152,16 +153,14 @@ def evaluate_translation(
         pairs: encoded pairs; every subword of the targets and every end mark is predicted.
         batch_tokens: see `batches.token_batches`; does not change the result.
     """
-    training = model.training
-    model.eval()
     device = model.output_bias.device
     total = torch.zeros((), dtype=torch.float64, device=device)
-    for indices in token_batches(pairs, batch_tokens):
-        batch = collate(pairs, indices, device)
-        output = model(batch.source, batch.source_lengths, batch.inputs)
-        _, loss = model.losses(output.hidden, batch.targets)
-        total += loss.double() * int(batch.target_lengths.sum())
-    model.train(training)
+    with set_mode(model, training=False):
+        for indices in token_batches(pairs, batch_tokens):
+            batch = collate(pairs, indices, device)
+            output = model(batch.source, batch.source_lengths, batch.inputs)
+            _, loss = model.losses(output.hidden, batch.targets)
+            total += loss.double() * int(batch.target_lengths.sum())
     return Perplexity(float(total) / pairs.target_tokens, pairs.target_tokens)
 
 
@@ -179,13 +178,9 @@ def _hidden_states(
         raise ValueError(f"bptt must be at least 1, got {bptt!r}")
     device = model.embedding.weight.device
     strands = batchify(tokens, batch_size).to(device)
-    training = model.training
-    model.eval()
     state: State | None = None
-    try:
+    with set_mode(model, training=False):
         for inputs, targets in segments(strands, bptt):
             output = model(inputs, state)
             state = detach(output.state)
             yield output.hidden, targets
-    finally:
-        model.train(training)

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import json
+import math
 import os
 import shlex
 from collections.abc import Iterable, Mapping
@@ -339,7 +340,7 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> 
 def _check_data(configuration: Configuration) -> None:
     settings = configuration.data | configuration.evaluation
     for name, least in (("max_length", 1), ("beam_size", 1), ("merges", 0), ("length_penalty", 0)):
-        if name in settings and not settings[name] >= least:
+        if name in settings and not least <= settings[name] < math.inf:
             raise ParameterError(f"{name} must be at least {least}, got {settings[name]!r}")
     if configuration.model.get("share_embeddings") and not settings["joint"]:
         raise ParameterError("share_embeddings=True needs joint=True: one vocabulary for both")

@@ -1,6 +1,6 @@
 """What the gates of a trained model do: recording, histograms and saturation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from g2lstm.lstm import G2LSTM, run_layers
+from g2lstm.lstm import G2LSTM, run_layers, set_mode
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,18 @@ class _Recorder:
             del self.lstm.forward
             if self.replaced is not None:
                 self.lstm.forward = self.replaced
+
+
+@torch.no_grad()
+def recorded(model: nn.Module, training: bool, call: Callable[[], object]) -> list[GateRecord]:
+    """Gates of ``model`` during ``call``, in training or evaluation mode.
+
+    Noise and masks are drawn from a fixed seed; mode and random state are restored.
+    """
+    with set_mode(model, training), torch.random.fork_rng(), record_gates(model) as records:
+        torch.manual_seed(0)
+        call()
+    return records
 
 
 def gate_histogram(values: Tensor | np.ndarray, bins: int = 10) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from g2lstm.corpora import load_corpus
 from g2lstm.evaluation import batchify, evaluate, evaluate_with_cache, unigram_perplexity
 from g2lstm.experiments import Configuration, build_model
-from g2lstm.inspection import gate_summary, record_gates
+from g2lstm.inspection import gate_summary, recorded
 from g2lstm.objectives import LanguageModelObjective
 from g2lstm.records import RunError
 
@@ -85,14 +85,8 @@ class LanguageModelTask:
             summary["test_perplexity_with_cache"] = with_cache.perplexity
         return summary
 
-    @torch.no_grad()
     def _gates(self, tokens: torch.Tensor, training: bool) -> dict[str, Any]:
         """Gates of every layer on the first 1,400 tokens, or so."""
-        model, mode = self.model, self.model.training
         strands = batchify(tokens[: 71 * GATE_STRANDS], GATE_STRANDS)
-        model.train(training)
-        with torch.random.fork_rng(), record_gates(model) as records:
-            torch.manual_seed(0)
-            model(strands.to(model.embedding.weight.device))
-        model.train(mode)
-        return gate_summary(records)
+        strands = strands.to(self.model.embedding.weight.device)
+        return gate_summary(recorded(self.model, training, lambda: self.model(strands)))

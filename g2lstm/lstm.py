@@ -1,6 +1,7 @@
 """G2LSTM: `torch.nn.LSTM` whose input and forget gates can be Gumbel or sharpened gates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -137,6 +138,17 @@ class G2LSTM(nn.LSTM):
         # packed input on a CPU it is a loop over steps with autograd through each.
         avoided = torch.is_autocast_enabled(device) or (packed and device == "cpu")
         return "native" if native and not (self.training and avoided) else "fused"
+
+
+@contextmanager
+def set_mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Training or evaluation mode within the context, the module's own mode after it."""
+    own = module.training
+    module.train(training)
+    try:
+        yield
+    finally:
+        module.train(own)
 
 
 def run_layers(

@@ -143,7 +143,7 @@ def load_parallel(
         clauses=clauses,
     )
     for doubt in _doubts(corpus, _PUBLISHED[name].pairs if name in _PUBLISHED else {}):
-        warnings.warn(f"{corpus.name} from {origin} {doubt}", stacklevel=2)
+        warnings.warn(f"{corpus.name} {doubt}", stacklevel=2)
     return corpus
 
 

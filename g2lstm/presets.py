@@ -78,7 +78,7 @@ LANGUAGE_MODEL = {
 }  # fmt: skip
 
 TRANSLATION = {
-    # About a minute a run on one core.
+    # About a minute a run on a core of its own.
     "quick": Preset(
         corpus="grammar",
         languages="de-en",
@@ -92,7 +92,7 @@ TRANSLATION = {
         data={"merges": 400, "joint": False, "max_length": 100},
         evaluation={"beam_size": 5, "length_penalty": 1.0},
     ),
-    # Multi30k on one core in about half an hour.
+    # Multi30k on one core in about 40 minutes.
     "small": Preset(
         corpus="multi30k",
         languages="de-en",

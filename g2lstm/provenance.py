@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 PACKAGE = Path(__file__).resolve().parent
-LIBRARIES = ("torch", "numpy", "pandas", "safetensors", "datasets")
+LIBRARIES = (
+    "torch", "numpy", "pandas", "safetensors", "datasets", "tokenizers", "sacrebleu", "sacremoses",
+)  # fmt: skip
 
 
 def provenance(command: str, **details: Any) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from g2lstm.gates import GATES
 RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
 # Further records of a translation.
 BLEU_STATISTICS, TRANSLATIONS = "bleu_statistics.json", "translations.json"
+SOURCE_SUBWORDS, TARGET_SUBWORDS = "source_subwords.json", "target_subwords.json"
+TRANSLATION_RECORDS = (BLEU_STATISTICS, TRANSLATIONS, SOURCE_SUBWORDS, TARGET_SUBWORDS)
 
 
 class RunError(RuntimeError):

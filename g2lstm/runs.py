@@ -11,6 +11,7 @@ A run directory, under ``$G2LSTM_RUNS`` (default ``runs``)::
         provenance.json       commit, versions, hardware, command, time of the start, data
         bleu_statistics.json  of a translation: what BLEU needs to know of each test sentence
         translations.json     of a translation: the translated test sentences
+        *_subwords.json       of a translation: the vocabularies that its weights belong to
 
 A run whose settings, code or data have changed since is started anew.
 """
@@ -34,7 +35,7 @@ from g2lstm.files import write_json
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
-from g2lstm.records import BLEU_STATISTICS, RECORDS, TRANSLATIONS, Run, RunError, read_run
+from g2lstm.records import RECORDS, TRANSLATION_RECORDS, Run, RunError, read_run
 from g2lstm.training import Objective, load_best, train
 from g2lstm.translation_task import TranslationTask
 
@@ -177,7 +178,7 @@ def _make_ready(experiment: Experiment) -> None:
             return
     elif old:
         print(f"{directory}: settings, code or data have changed; the run starts anew")
-    for name in (*RECORDS, BLEU_STATISTICS, TRANSLATIONS, "model.safetensors"):
+    for name in (*RECORDS, *TRANSLATION_RECORDS, "model.safetensors"):
         (directory / name).unlink(missing_ok=True)
     shutil.rmtree(directory / "state", ignore_errors=True)
     source = experiment.task.source

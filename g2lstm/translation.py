@@ -113,8 +113,10 @@ class TranslationModel(nn.Module):
     """Encoder, decoder with attention, and softmax tied to the target embedding.
 
     The encoder's first layer runs in both directions, those above it forwards. The decoder starts
-    from the mean of the encoder's outputs. Dropout, with one mask for all steps of a sentence, acts
-    on embeddings, between layers and before the softmax.
+    from the mean of the encoder's outputs. Dropout acts on embeddings, between layers and before
+    the softmax, with one mask for all steps of a sentence; but in the decoder with input feeding,
+    and between the layers above the second, a new one at each step. The paper says little of its
+    architecture: this one is ours.
 
     Args:
         source_size, target_size: numbers of subwords.
@@ -126,7 +128,7 @@ class TranslationModel(nn.Module):
         input_feeding: the decoder's first layer also sees the attentional vector of the step
             before; the decoder then runs step by step, several times slower.
         dropout: dropout probability.
-        padding: index of the padding in both vocabularies; its score never counts.
+        padding: index of the padding in both vocabularies; never a target.
         share_embeddings: one embedding for source and target; needs one vocabulary.
 
     Raises:
@@ -153,7 +155,13 @@ class TranslationModel(nn.Module):
         share_embeddings: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
+        sizes = {
+            "embedding_size": embedding_size,
+            "hidden_size": hidden_size,
+            "encoder_layers": encoder_layers,
+            "decoder_layers": decoder_layers,
+        }
+        for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value!r}")
         if share_embeddings and source_size != target_size:
@@ -196,7 +204,8 @@ class TranslationModel(nn.Module):
         )
         self.readout = nn.Linear(hidden_size + memory_size, embedding_size)
         self.output_bias = nn.Parameter(torch.zeros(target_size))
-        for embedding in {self.source_embedding, self.target_embedding}:
+        # In a fixed order, unlike a set's: the seed decides what each of them gets.
+        for embedding in dict.fromkeys((self.source_embedding, self.target_embedding)):
             nn.init.normal_(embedding.weight, std=embedding_size**-0.5)
             with torch.no_grad():
                 embedding.weight[padding].zero_()
@@ -255,19 +264,25 @@ class TranslationModel(nn.Module):
             inputs: [T, N] int64, the target shifted by one, padded at the end.
             state: as `start` or the step before returned it.
             memory: of B sentences; N is a multiple of B, row n belongs to sentence n % B.
-            lengths: [N] steps of each row; without them the steps after the end run too, which
-                changes nothing that counts but the gates that `record_gates` records.
+            lengths: [N] steps of each row, with N = B; the steps after the end are then left out,
+                their outputs are 0. That changes nothing that counts but the gates that
+                `record_gates` records.
         """
         x = self._drop(self.target_embedding(inputs))
         if not self.input_feeding:
             return self._decode(x, state, memory, lengths)
-        outputs = []
-        for x_t in x:
-            x_t = torch.cat([x_t, state.feed], -1)[None]
-            outputs.append(self._decode(x_t, state, memory, None))
-            state = replace(outputs[-1].state, feed=outputs[-1].hidden[0])
-        hidden, attention = (torch.cat([o[part] for o in outputs]) for part in (0, 1))
-        return TranslationOutput(hidden, attention, state)
+        hidden, attention = [], []
+        rows = torch.arange(x.shape[1], device=x.device)  # those that still run
+        for t, x_t in enumerate(x):
+            if lengths is not None:
+                kept = (lengths.to(x.device)[rows] > t).nonzero()[:, 0]
+                rows, state, memory = rows[kept], state.select(kept), memory.select(kept)
+            x_t = torch.cat([x_t[rows], state.feed], -1)[None]
+            output = self._decode(x_t, state, memory, None)
+            state = replace(output.state, feed=output.hidden[0])
+            hidden.append(_spread(output.hidden[0], 0, rows, x.shape[1]))
+            attention.append(_spread(output.attention[0], 1, rows, x.shape[1]))
+        return TranslationOutput(torch.stack(hidden), torch.stack(attention), state)
 
     def step(
         self, tokens: Tensor, state: DecoderState, memory: Memory
@@ -318,6 +333,12 @@ class TranslationModel(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return locked_dropout(x, self.dropout, self.training)
+
+
+def _spread(x: Tensor, dimension: int, rows: Tensor, number: int) -> Tensor:
+    """x with zeros between its entries, which go to ``rows`` of ``number`` ones."""
+    shape = [*x.shape[:dimension], number, *x.shape[dimension + 1 :]]
+    return x.new_zeros(shape).index_copy(dimension, rows, x)
 
 
 def _run(

@@ -1,5 +1,6 @@
 """The translation experiment: its data, model, training objective and measurements."""
 
+import hashlib
 import json
 import time
 from dataclasses import asdict
@@ -15,11 +16,12 @@ from g2lstm.corpora import SPLITS
 from g2lstm.evaluation import evaluate_translation
 from g2lstm.experiments import Configuration, build_model
 from g2lstm.files import write_json, write_text
-from g2lstm.inspection import gate_summary, record_gates
+from g2lstm.inspection import gate_summary, recorded
+from g2lstm.lstm import set_mode
 from g2lstm.objectives import TranslationObjective
 from g2lstm.parallel_corpora import load_parallel
 from g2lstm.parallel_grammar import Pair, clause_accuracy
-from g2lstm.records import BLEU_STATISTICS, TRANSLATIONS
+from g2lstm.records import BLEU_STATISTICS, SOURCE_SUBWORDS, TARGET_SUBWORDS, TRANSLATIONS
 from g2lstm.scoring import bleu_statistics, score
 from g2lstm.subwords import END, learn_subwords
 
@@ -42,8 +44,8 @@ class TranslationTask:
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
         "gates", "recurrence", "lstm", "inspection", "language_model", "translation",
-        "parallel_corpora", "subwords", "batches", "scoring", "beam_search", "evaluation",
-        "options", "training", "objectives", "translation_task",
+        "parallel_grammar", "parallel_corpora", "subwords", "batches", "scoring", "beam_search",
+        "evaluation", "options", "training", "objectives", "translation_task",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration, device: str) -> None:
@@ -52,10 +54,17 @@ class TranslationTask:
         languages = configuration.languages.split("-")
         self.corpus = load_parallel(configuration.corpus, *languages, data["max_length"])
         self.source, self.checksums = self.corpus.origin, self.corpus.checksums
-        self.determinants = {"languages": configuration.languages}
         self.source_subwords, self.target_subwords = learn_subwords(
             self.corpus.train, data["merges"], data["joint"]
         )
+        # Another version of the library may learn other subwords.
+        self.determinants = {
+            "subwords": [
+                hashlib.sha256("\n".join(subwords.pieces).encode()).hexdigest()
+                for subwords in (self.source_subwords, self.target_subwords)
+            ],
+            "clauses": self.corpus.clauses,
+        }
         self.pairs = {split: self._encode(getattr(self.corpus, split)) for split in SPLITS}
         sizes = len(self.source_subwords), len(self.target_subwords)
         torch.manual_seed(configuration.seed)
@@ -93,10 +102,9 @@ class TranslationTask:
         _, (hypothesis,) = self.translate([source])
         pairs = Pairs([source], [hypothesis.tokens])
         batch = collate(pairs, [0], self.model.output_bias.device)
-        mode = self.model.training
-        self.model.eval()
-        weights = self.model(batch.source, batch.source_lengths, batch.inputs).attention[:, :, 0]
-        self.model.train(mode)
+        with set_mode(self.model, training=False):
+            output = self.model(batch.source, batch.source_lengths, batch.inputs)
+        weights = output.attention[:, :, 0]
         return (
             weights.float().cpu().numpy(),
             self.source_subwords.readable(source),
@@ -104,7 +112,7 @@ class TranslationTask:
         )
 
     def probe(self) -> dict[str, float]:
-        """BLEU of greedy search on validation pairs, and the saturation of the gates there."""
+        """BLEU of greedy search and saturation of the gates on the first validation pairs."""
         texts, _ = self.translate(self.pairs["valid"].sources[:PROBE_PAIRS], beam_size=1)
         gates = self._gates(self.pairs["valid"], training=False)
         return {
@@ -120,7 +128,8 @@ class TranslationTask:
         model, corpus, pairs = self.model, self.corpus, self.pairs
         size = len(pairs["test"])
         # As many training pairs as there are test pairs, spread evenly over the training text.
-        chosen = [i * len(pairs["train"]) // size for i in range(min(size, len(pairs["train"])))]
+        number = min(size, len(pairs["train"]))
+        chosen = [i * len(pairs["train"]) // number for i in range(number)]
         seen = Pairs(
             *(
                 [side[i] for i in chosen]
@@ -139,6 +148,8 @@ class TranslationTask:
         statistics = bleu_statistics(texts, references, corpus.tokenised, corpus.target_language)
         write_text(directory / BLEU_STATISTICS, json.dumps(statistics.tolist()) + "\n")
         write_json(directory / TRANSLATIONS, texts)
+        self.source_subwords.save(directory / SOURCE_SUBWORDS)
+        self.target_subwords.save(directory / TARGET_SUBWORDS)
         summary = {
             **{f"test_{name}": value for name, value in asdict(scores).items()},
             "test_bleu_greedy": self._score(greedy, references).bleu,
@@ -174,16 +185,14 @@ class TranslationTask:
     def _score(self, texts: list[str], references: list[str]):
         return score(texts, references, self.corpus.tokenised, self.corpus.target_language)
 
-    @torch.no_grad()
     def _gates(self, pairs: Pairs, training: bool) -> dict[str, Any]:
         """Gates of every layer on the first pairs, encoder and decoder, by teacher forcing."""
-        model, mode = self.model, self.model.training
+        model = self.model
         device = model.output_bias.device
         batch = collate(pairs, list(range(min(GATE_PAIRS, len(pairs)))), device)
-        model.train(training)
-        with torch.random.fork_rng(), record_gates(model) as records:
-            torch.manual_seed(0)
+
+        def call() -> None:
             memory = model.encode(batch.source, batch.source_lengths)
             model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
-        model.train(mode)
-        return gate_summary(records)
+
+        return gate_summary(recorded(model, training, call))

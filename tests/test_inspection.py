@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from g2lstm import G2LSTM
-from g2lstm.inspection import gate_histogram, record_gates, saturation
+from g2lstm.inspection import (
+    gate_histogram,
+    gate_summary,
+    record_gates,
+    recorded,
+    saturation,
+)
 from g2lstm.lstm import BackendError
 
 INPUT, HIDDEN, STEPS, BATCH = 3, 4, 6, 5
@@ -333,3 +339,37 @@ def test_wrong_settings_are_named():
     for margin in (0.0, 0.6, float("nan")):
         with pytest.raises(ValueError, match=f"margin.*{margin!r}"):
             saturation(np.zeros(1), margin)
+
+
+def test_recorded_restores_mode_and_random_state_and_repeats():
+    lstm = G2LSTM(3, 4, gate="gumbel").eval()
+    x = torch.randn(5, 2, 3)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    first, second = (recorded(lstm, True, lambda: lstm(x)) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not lstm.training
+    assert first[0].training
+    assert torch.equal(first[0].input_gate, second[0].input_gate)
+    plain = recorded(lstm, False, lambda: lstm(x))
+    assert not torch.equal(plain[0].input_gate, first[0].input_gate)
+    with pytest.raises(ZeroDivisionError):
+        recorded(lstm, True, lambda: 1 / 0)
+    assert not lstm.training, "also after an error"
+
+
+def unpad_sequence_of(packed):
+    x, lengths = pad_packed_sequence(packed)
+    return [x[:n, i : i + 1] for i, n in enumerate(lengths.tolist())]
+
+
+def test_gate_summary_counts_running_steps_alone():
+    lstm = nn.LSTM(3, 4)
+    packed = pack_padded_sequence(torch.randn(5, 2, 3), [5, 2])
+    summary = gate_summary(recorded(lstm, False, lambda: lstm(packed)))
+    alone = [recorded(lstm, False, lambda x=x: lstm(x)) for x in unpad_sequence_of(packed)]
+    values = torch.cat([records[0].forget_gate.flatten() for records in alone])
+    assert summary["forget"]["mean"] == pytest.approx(float(values.mean()), abs=1e-6)
+    assert sum(summary["input"]["histogram"]) == pytest.approx(1)
+    with pytest.raises(ValueError, match="no gate values"):
+        gate_summary([])

@@ -214,7 +214,7 @@ def test_dropout_changes_training_and_leaves_evaluation_alone():
     batch = pad(SOURCES), lengths(SOURCES), pad(INPUTS)
     expected = without(*batch).hidden
     assert torch.equal(with_it(*batch).hidden, expected)
-    assert torch.equal(without.train()(*batch).hidden, expected)
+    torch.testing.assert_close(without.train()(*batch).hidden, expected)
     dropped = with_it.train()(*batch).hidden
     assert not torch.allclose(dropped, expected)
     assert (dropped == 0).all(0).any(), "one mask for all steps"
@@ -256,6 +256,47 @@ def test_noise_is_drawn_in_training_only():
     assert not torch.equal(model(*batch).hidden, model(*batch).hidden)
 
 
+@pytest.mark.parametrize("share_embeddings", [False, True])
+def test_the_seed_decides_the_initial_weights(share_embeddings):
+    models = []  # all kept alive, so that each has an address of its own
+    for _ in range(20):
+        torch.manual_seed(3)
+        models.append(TranslationModel(12, 12, 6, 5, share_embeddings=share_embeddings))
+    for model in models[1:]:
+        for a, b in zip(model.parameters(), models[0].parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_trains_under_autocast(architecture):
+    model = make("gumbel", torch.float32, **architecture).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(pad(SOURCES), lengths(SOURCES), pad(INPUTS))
+        smoothed, loss = model.losses(output.hidden, pad(TARGETS), 0.1)
+    assert smoothed.dtype == loss.dtype == torch.float32
+    smoothed.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+    expected = make("gumbel", torch.float32, **architecture)
+    with torch.autocast("cpu", torch.bfloat16):
+        near = expected(pad(SOURCES), lengths(SOURCES), pad(INPUTS)).hidden
+    exact = expected(pad(SOURCES), lengths(SOURCES), pad(INPUTS)).hidden
+    torch.testing.assert_close(near.float(), exact, rtol=0, atol=0.05)
+
+
+def test_recorded_gates_leave_padding_out_with_input_feeding():
+    model = make("gumbel", input_feeding=True)
+    memory = model.encode(pad(SOURCES), lengths(SOURCES))
+    with record_gates(model.decoder) as records:
+        masked = model.decode(pad(INPUTS), model.start(memory), memory, lengths(INPUTS))
+    assert [int(record.running.sum()) for record in records] == [3, 3, 2, 1, 1]
+    plain = model.decode(pad(INPUTS), model.start(memory), memory)
+    running = torch.arange(5)[:, None] < lengths(INPUTS)
+    torch.testing.assert_close(masked.hidden[running], plain.hidden[running])
+    steps, rows = running.nonzero(as_tuple=True)
+    torch.testing.assert_close(masked.attention[steps, :, rows], plain.attention[steps, :, rows])
+
+
 def test_recorded_gates_leave_padding_out():
     model = make("gumbel")
     with record_gates(model) as records:
@@ -288,6 +329,8 @@ def test_temperature_is_that_of_all_layers():
     ("changes", "message"),
     [
         ({"attention": "dot"}, "attention must be one of bahdanau, luong, got 'dot'"),
+        ({"embedding_size": -1}, "embedding_size must be at least 1, got -1"),
+        ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         ({"encoder_layers": 0}, "encoder_layers must be at least 1, got 0"),
         ({"decoder_layers": -1}, "decoder_layers must be at least 1, got -1"),
         ({"dropout": 1.5}, "1.5"),

@@ -17,6 +17,7 @@ from g2lstm.presets import TRANSLATION
 from g2lstm.records import (
     BLEU_STATISTICS,
     RECORDS,
+    TRANSLATION_RECORDS,
     TRANSLATIONS,
     RunError,
     copy_records,
@@ -26,6 +27,7 @@ from g2lstm.records import (
 from g2lstm.results import PAPER_BLEU, bleu_table, bootstrap_table, summary_frame
 from g2lstm.runs import prepare, train_or_load
 from g2lstm.scoring import bleu_from_statistics
+from g2lstm.subwords import Subwords
 from g2lstm.translation_task import TranslationTask
 
 TINY = {"epochs": 2, "embedding_size": 12, "hidden_size": 12, "batch_tokens": 200, "merges": 30}
@@ -61,8 +63,11 @@ def test_a_run_records_what_it_measured(root, corpus):
     task, summary = experiment.task, run.summary
     assert run.directory.relative_to(root).parts[:2] == ("translation", "pets0-de-en")
     assert {path.name for path in run.directory.iterdir()} == {
-        *RECORDS, BLEU_STATISTICS, TRANSLATIONS, "model.safetensors", "state", ".lock",
+        *RECORDS, *TRANSLATION_RECORDS, "model.safetensors", "state", ".lock",
     }  # fmt: skip
+    for side in ("source", "target"):
+        saved = Subwords.load(run.directory / f"{side}_subwords.json")
+        assert saved.pieces == getattr(task, f"{side}_subwords").pieces
     texts = json.loads((run.directory / TRANSLATIONS).read_text())
     assert texts == task.translate(task.pairs["test"].sources)[0]
     references = experiment.corpus.test[1]
@@ -104,8 +109,10 @@ def test_a_finished_run_is_loaded_and_an_interrupted_one_goes_on(root, corpus, m
     with pytest.raises(KeyboardInterrupt):
         finish(corpus)
     monkeypatch.setattr(TranslationTask, "probe", probe)
-    _, again = finish(corpus)
+    resumed, again = finish(corpus)
     assert timeless(again.summary) == timeless(run.summary)
+    for a, b in zip(resumed.model.parameters(), first.model.parameters(), strict=True):
+        assert torch.equal(a, b)
     assert again.provenance["resumed"] is True
 
 
@@ -158,6 +165,26 @@ def test_the_embedded_corpus_reports_its_reordered_clauses(root, tmp_path, monke
     other = prepare(configure(task="translation", languages="en-de", overrides=TINY), device="cpu")
     assert other.corpus.clauses is None
     assert other.corpus.source_language == "en"
+
+
+def test_seen_text_is_spread_over_a_training_text_of_any_size(root, tmp_path):
+    for split, lines in (("train", 7), ("valid", 3), ("test", 12)):
+        for language in ("de", "en"):
+            text = "".join(f"{'abcdefghijkl'[i]} x\n" for i in range(lines))
+            (tmp_path / f"{split}.{language}").write_text(text)
+    experiment = prepare(
+        configure(corpus=str(tmp_path), task="translation", overrides=TINY), device="cpu"
+    )
+    seen = []
+    translated = experiment.task.translate
+
+    def watch(sources, beam_size=None):
+        seen.append(sources)
+        return translated(sources, beam_size)
+
+    experiment.task.translate = watch
+    experiment.task.summarise(tmp_path)
+    assert seen[-1] == experiment.task.pairs["train"].sources, "each of the seven once"
 
 
 def test_languages_and_their_order_are_different_runs(root, corpus):
