@@ -79,7 +79,7 @@ def save_table(
     write_text(f"{path}.csv", frame.to_csv(index=False, lineterminator="\n"))
     layout = {"headers": "keys", "showindex": False, "tablefmt": "pipe", "floatfmt": floatfmt}
     # Text stays as it is, even where it looks like a number.
-    layout["disable_numparse"] = [
+    layout["disable_numparse"] = frame.empty or [
         place for place, dtype in enumerate(frame.dtypes) if not is_numeric_dtype(dtype)
     ]
     write_text(f"{path}.md", tabulate(frame, **layout) + "\n")

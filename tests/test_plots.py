@@ -322,3 +322,9 @@ def test_a_notebook_shows_a_figure_without_any_magic(runs):
     shown, _ = DisplayFormatter().format(figure)
     with Image.open(io.BytesIO(shown["image/png"])) as image:
         assert image.size == (620, 380)
+
+
+def test_a_table_without_rows_is_saved_as_its_header(tmp_path):
+    plots.save_table(pd.DataFrame(columns=["seed", "model"]), tmp_path / "empty", {})
+    assert (tmp_path / "empty.csv").read_text() == "seed,model\n"
+    assert "seed" in (tmp_path / "empty.md").read_text()
