@@ -201,10 +201,11 @@ def test_runs_everything_in_a_clone_that_holds_results_alone(done, tmp_path):
 
 def test_inputs_hold_all_that_the_notebooks_import(done):
     snakemake = (sys.executable, "-m", "snakemake", "--nolock", "--detailed-summary")
-    output, _ = done.start(*snakemake, "--config", "seeds=1").communicate()
+    # Of the jobs that have run: Snakemake knows the inputs of no others here.
+    output, _ = done.start(*snakemake, "--config", "seeds=1", "task=translation").communicate()
     table = output[output.index("output_file") :].splitlines()
     rows = [row for row in csv.DictReader(table, delimiter="\t") if row["plan"]]
-    assert {row["rule"] for row in rows} == ALL_RULES
+    assert {row["rule"] for row in rows} == {r for r in ALL_RULES if "language" not in r}
     needed, unread = set(), {name for path in NOTEBOOKS for name in own_imports(text(path))}
     assert unread, "the notebooks import the package"
     while unread:

@@ -2,35 +2,20 @@
 
 import json
 import math
-from pathlib import Path
 
-import nbformat
 import pandas as pd
 import papermill
 import pytest
 
+from execution import execute, pictures
 from g2lstm.gates import GATES
 from g2lstm.records import RECORDS, read_run
 from g2lstm.results import FIGURES as ALL_FIGURES
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FIGURES = ALL_FIGURES["language_model"]
 SMALL = {"epochs": 1, "embedding_size": 24, "learning_rate": 0.02}
 # Test perplexity after that epoch; other processors round otherwise, hence the width in the test.
 MEASURED = {"sigmoid": 22.58, "sharpened": 21.80, "gumbel": 23.49}
-
-
-def execute(name, folder, parameters):
-    output = folder / f"{name}.ipynb"
-    papermill.execute_notebook(
-        NOTEBOOKS / f"{name}.ipynb", output, parameters, cwd=folder, progress_bar=False
-    )
-    return nbformat.read(output, 4)
-
-
-def pictures(notebook):
-    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-    return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
 @pytest.fixture(scope="module")

@@ -2,40 +2,18 @@
 
 import json
 import random
-from pathlib import Path
 
-import nbformat
 import pandas as pd
 import papermill
 import pytest
 
+from execution import execute, pictures, shown
 from g2lstm.gates import GATES
 from g2lstm.records import BLEU_STATISTICS, RECORDS, TRANSLATIONS, find_runs, read_run
 from g2lstm.results import FIGURES, TABLES
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SMALL = {"epochs": 2, "embedding_size": 16, "hidden_size": 16, "batch_tokens": 150, "merges": 30}
 WORDS = {"Hund": "dog", "Katze": "cat", "sieht": "sees", "hört": "hears", "Maus": "mouse"}
-
-
-def execute(name, folder, parameters):
-    output = folder / f"{name}.ipynb"
-    papermill.execute_notebook(
-        NOTEBOOKS / f"{name}.ipynb", output, parameters, cwd=folder, progress_bar=False
-    )
-    return nbformat.read(output, 4)
-
-
-def outputs(notebook):
-    return [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
-
-
-def pictures(notebook):
-    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
-
-
-def shown(notebook):
-    return "".join(output.get("text", "") for output in outputs(notebook))
 
 
 @pytest.fixture(scope="module")

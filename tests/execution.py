@@ -1,0 +1,30 @@
+"""Executing notebooks for tests, by papermill, with their outputs below a test's folder."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+
+
+def execute(name: str, folder: Path, parameters: dict[str, Any]) -> nbformat.NotebookNode:
+    """The executed notebook, also left in the folder."""
+    output = folder / f"{name}.ipynb"
+    papermill.execute_notebook(
+        NOTEBOOKS / f"{name}.ipynb", output, parameters, cwd=folder, progress_bar=False
+    )
+    return nbformat.read(output, 4)
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs]
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    return sum("image/png" in output.get("data", {}) for output in outputs(notebook))
+
+
+def shown(notebook: nbformat.NotebookNode) -> str:
+    return "".join(output.get("text", "") for output in outputs(notebook))
