@@ -69,3 +69,10 @@ def hub_server(hub_cache, monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers():
+    """Runs flush denormal numbers to zero, for the whole thread; hypothesis needs them."""
+    yield
+    torch.set_flush_denormal(False)

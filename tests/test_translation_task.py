@@ -2,6 +2,7 @@ import json
 import random
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,7 +62,10 @@ def finish(corpus, **settings):
 def test_a_run_records_what_it_measured(root, corpus):
     experiment, run = finish(corpus)
     task, summary = experiment.task, run.summary
-    assert run.directory.relative_to(root).parts[:2] == ("translation", "pets0-de-en")
+    assert run.directory.relative_to(root).parts[:2] == (
+        "translation",
+        f"{Path(corpus).name}-de-en",
+    )
     assert {path.name for path in run.directory.iterdir()} == {
         *RECORDS, *TRANSLATION_RECORDS, "model.safetensors", "state", ".lock",
     }  # fmt: skip
