@@ -33,7 +33,7 @@ import torch
 from g2lstm.beam_search import translate
 from g2lstm.experiments import build_model, configure
 from g2lstm.files import write_json, write_text
-from g2lstm.provenance import provenance
+from g2lstm.provenance import in_words, provenance
 from g2lstm.training import load_best
 from g2lstm.translation_task import TranslationTask
 
@@ -125,13 +125,10 @@ def to_markdown(results: pd.DataFrame) -> str:
 
 def describe(source: dict) -> str:
     """The provenance in words, for under the table."""
-    hardware, state = source["hardware"], " with changes" if source["modified"] else ""
     return (
         f"{source['model']}, {source['sizes'][0]} source and {source['sizes'][1]} target subwords, "
         f"test sentences of {source['corpus']}, {source['threads']} threads, float32. "
-        f"Commit {source['commit']}{state}, torch {source['versions']['torch']}, Python "
-        f"{source['versions']['python']}, {hardware['processor']}, {hardware['cores']} cores (load "
-        f"at the start {source['load']}), {source['time']}: `{source['command']}`"
+        f"{in_words(source)}"
     )
 
 

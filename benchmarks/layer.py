@@ -33,7 +33,7 @@ from torch.nn.functional import linear
 
 from g2lstm import G2LSTM
 from g2lstm.files import write_json, write_text
-from g2lstm.provenance import provenance
+from g2lstm.provenance import in_words, provenance
 
 SIZES = [(70, 20, 400, 1150), (35, 20, 650, 650), (25, 64, 256, 256), (35, 20, 200, 200)]
 SINGLE_STEPS = 20  # in one measurement
@@ -161,14 +161,9 @@ def to_markdown(results: pd.DataFrame) -> str:
 
 def describe(source: dict) -> str:
     """The provenance in words, for under the table."""
-    hardware, state = source["hardware"], " with changes" if source["modified"] else ""
     return (
         f"Ratios to torch.nn.LSTM's time, median (least - most) of {source['rounds']} rounds, by "
-        f"{source['clock']} time. Commit {source['commit']}{state}, torch "
-        f"{source['versions']['torch']}, Python {source['versions']['python']}, "
-        f"{hardware['processor']}, {hardware['cores']} cores (load at the start "
-        f"{source['load']}), {source['time']}: "
-        f"`{source['command']}`"
+        f"{source['clock']} time. {in_words(source)}"
     )
 
 

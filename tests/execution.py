@@ -5,6 +5,7 @@ from typing import Any
 
 import nbformat
 import papermill
+import pytest
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -16,6 +17,17 @@ def execute(name: str, folder: Path, parameters: dict[str, Any]) -> nbformat.Not
         NOTEBOOKS / f"{name}.ipynb", output, parameters, cwd=folder, progress_bar=False
     )
     return nbformat.read(output, 4)
+
+
+def assert_refused(
+    name: str, folder: Path, parameters: dict[str, Any], message: str, patch: pytest.MonkeyPatch
+) -> None:
+    """The notebook ends with an error that says ``message``, before it has written anything."""
+    patch.setenv("G2LSTM_RUNS", str(folder / "runs"))
+    patch.setenv("G2LSTM_RESULTS", str(folder / "results"))
+    with pytest.raises(papermill.PapermillExecutionError, match=message):
+        execute(name, folder, parameters)
+    assert [path.name for path in folder.iterdir()] == [f"{name}.ipynb"]
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

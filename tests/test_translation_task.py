@@ -1,5 +1,4 @@
 import json
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,20 +29,15 @@ from g2lstm.runs import prepare, train_or_load
 from g2lstm.scoring import bleu_from_statistics
 from g2lstm.subwords import Subwords
 from g2lstm.translation_task import TranslationTask
+from pets import write_pets
 
 TINY = {"epochs": 2, "embedding_size": 12, "hidden_size": 12, "batch_tokens": 200, "merges": 30}
-WORDS = {"Hund": "dog", "Katze": "cat", "sieht": "sees", "hört": "hears", "Maus": "mouse"}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pets")
-    source = random.Random(0)
-    for split, lines in (("train", 200), ("valid", 30), ("test", 40)):
-        pairs = [source.choices([*WORDS.items()], k=source.randint(2, 5)) for _ in range(lines)]
-        for side, language in enumerate(("de", "en")):
-            text = "".join(" ".join(word[side] for word in pair) + ".\n" for pair in pairs)
-            (folder / f"{split}.{language}").write_text(text, encoding="utf-8")
+    write_pets(folder, "de")
     return str(folder)
 
 

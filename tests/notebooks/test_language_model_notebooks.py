@@ -7,7 +7,7 @@ import pandas as pd
 import papermill
 import pytest
 
-from execution import execute, pictures
+from execution import assert_refused, execute, pictures
 from g2lstm.gates import GATES
 from g2lstm.records import RECORDS, read_run
 from g2lstm.results import FIGURES as ALL_FIGURES
@@ -96,11 +96,7 @@ def test_the_results_hold_the_numbers_of_the_runs(executed):
 def test_a_wrong_parameter_stops_the_notebook_before_anything_runs(
     tmp_path, monkeypatch, name, parameters, message
 ):
-    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("G2LSTM_RESULTS", str(tmp_path / "results"))
-    with pytest.raises(papermill.PapermillExecutionError, match=message):
-        execute(name, tmp_path, parameters)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.ipynb"]
+    assert_refused(name, tmp_path, parameters, message, monkeypatch)
 
 
 def test_results_without_runs_say_how_to_make_them(tmp_path, monkeypatch):

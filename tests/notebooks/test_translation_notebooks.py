@@ -1,33 +1,26 @@
 """The translation notebooks run whole with small parameters, and their numbers agree."""
 
 import json
-import random
 
 import pandas as pd
 import papermill
 import pytest
 
-from execution import execute, pictures, shown
+from execution import assert_refused, execute, pictures, shown
 from g2lstm.gates import GATES
 from g2lstm.records import BLEU_STATISTICS, RECORDS, TRANSLATIONS, find_runs, read_run
 from g2lstm.results import FIGURES, TABLES
+from pets import write_pets
 
 SMALL = {"epochs": 2, "embedding_size": 16, "hidden_size": 16, "batch_tokens": 150, "merges": 30}
-WORDS = {"Hund": "dog", "Katze": "cat", "sieht": "sees", "hört": "hears", "Maus": "mouse"}
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """Three runs on a folder of French and English sentences, and their comparison."""
     folder = tmp_path_factory.mktemp("translation")
-    source = random.Random(0)
-    for split, lines in (("train", 200), ("valid", 30), ("test", 40)):
-        pairs = [source.choices([*WORDS.items()], k=source.randint(2, 5)) for _ in range(lines)]
-        for side, language in enumerate(("fr", "en")):
-            path = folder / f"pets/{split}.{language}"
-            path.parent.mkdir(exist_ok=True)
-            text = "".join(" ".join(word[side] for word in pair) + ".\n" for pair in pairs)
-            path.write_text(text, encoding="utf-8")
+    (folder / "pets").mkdir()
+    write_pets(folder / "pets", "fr")
     about = {"corpus": str(folder / "pets"), "languages": "fr-en"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("G2LSTM_RUNS", str(folder / "runs"))
@@ -102,11 +95,7 @@ def test_the_results_hold_the_numbers_of_the_runs(executed):
 def test_a_wrong_parameter_stops_the_notebook_before_anything_runs(
     tmp_path, monkeypatch, name, parameters, message
 ):
-    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("G2LSTM_RESULTS", str(tmp_path / "results"))
-    with pytest.raises(papermill.PapermillExecutionError, match=message):
-        execute(name, tmp_path, parameters)
-    assert [path.name for path in tmp_path.iterdir()] == [f"{name}.ipynb"]
+    assert_refused(name, tmp_path, parameters, message, monkeypatch)
 
 
 def test_results_without_runs_say_how_to_make_them(tmp_path, monkeypatch):
