@@ -132,6 +132,8 @@ def configure(
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
         languages = _checked_languages(chosen.languages, languages)
         overrides = _checked_overrides(chosen, dict(overrides or {}), task)
+        if "noise_eps" in overrides and gate != "gumbel":
+            raise ParameterError(f"noise_eps has no effect with gate={gate!r}")
         changed = _changed(chosen, overrides)
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(

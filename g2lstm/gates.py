@@ -18,6 +18,7 @@ from torch import Tensor
 
 GATES = ("sigmoid", "sharpened", "gumbel")
 SCHEDULES = ("constant", "linear", "exponential", "cosine")
+NOISE_EPS = 1e-3  # authors' code
 
 
 def check_temperature(temperature: float) -> float:
@@ -34,6 +35,13 @@ def check_probability(probability: float) -> float:
     return probability
 
 
+def check_eps(eps: float) -> float:
+    """Return ``eps``; raise ValueError unless it is finite and not negative."""
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps must be a finite number >= 0, got {eps!r}")
+    return eps
+
+
 def check_gate(gate: str) -> str:
     """Return ``gate``; raise ValueError unless it is one of ``GATES``."""
     if gate not in GATES:
@@ -44,7 +52,7 @@ def check_gate(gate: str) -> str:
 def logistic_noise(
     shape: tuple[int, ...],
     probability: float = 1.0,
-    eps: float = 1e-3,
+    eps: float = NOISE_EPS,
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
@@ -67,8 +75,7 @@ def logistic_noise(
         ValueError: ``probability`` outside [0, 1], or ``eps`` negative or not finite.
     """
     check_probability(probability)
-    if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be a finite number >= 0, got {eps!r}")
+    check_eps(eps)
     if device is None and generator is not None:
         device = generator.device
     options = {"dtype": torch.float32, "device": device}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout, linear, log_softmax
 
-from g2lstm.gates import check_probability
+from g2lstm.gates import NOISE_EPS, check_probability
 from g2lstm.lstm import G2LSTM
 
 State = list[tuple[Tensor, Tensor]]
@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
         hidden_size: units of every layer but the last (paper: 1150); the last has
             ``embedding_size`` units if the softmax is tied, else ``hidden_size``.
         num_layers: number of LSTM layers (paper: 3).
-        gate, temperature, noise_probability, backend: of every `G2LSTM`.
+        gate, temperature, noise_probability, noise_eps, backend: of every `G2LSTM`.
         dropout: locked dropout on the output of the last layer (paper: 0.4).
         dropout_between: locked dropout between layers (paper: 0.3).
         dropout_embedding: locked dropout on the embeddings (paper: 0.65).
@@ -59,6 +59,7 @@ class LanguageModel(nn.Module):
         gate: str = "gumbel",
         temperature: float = 0.9,
         noise_probability: float = 0.2,
+        noise_eps: float = NOISE_EPS,
         dropout: float = 0.4,
         dropout_between: float = 0.3,
         dropout_embedding: float = 0.65,
@@ -95,6 +96,7 @@ class LanguageModel(nn.Module):
                 gate=gate,
                 temperature=temperature,
                 noise_probability=noise_probability,
+                noise_eps=noise_eps,
                 weight_dropout=weight_dropout,
                 backend=backend,
             )

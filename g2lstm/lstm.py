@@ -8,7 +8,14 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from g2lstm.gates import check_gate, check_probability, check_temperature, logistic_noise
+from g2lstm.gates import (
+    NOISE_EPS,
+    check_eps,
+    check_gate,
+    check_probability,
+    check_temperature,
+    logistic_noise,
+)
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
 
 BACKENDS = ("auto", "reference", "fused", "native")
@@ -44,6 +51,7 @@ class G2LSTM(nn.LSTM):
         noise_probability: probability that a gate receives noise (authors' code: 0.2). The
             temperature divides gates without noise too, also if it is 0 (there the authors' code
             leaves the division out).
+        noise_eps: eps inside the logarithms of the noise, see `gates.logistic_noise`.
         weight_dropout: dropout probability on the recurrent weights ``weight_hh_l*``, in training,
             one mask a forward pass (AWD-LSTM's DropConnect).
         backend: "reference" (readable loop), "fused" (hand-written forward and backward pass),
@@ -73,6 +81,7 @@ class G2LSTM(nn.LSTM):
         gate: str = "gumbel",
         temperature: float = 0.9,
         noise_probability: float = 0.2,
+        noise_eps: float = NOISE_EPS,
         weight_dropout: float = 0.0,
         backend: str = "auto",
         device: torch.device | str | None = None,
@@ -81,6 +90,7 @@ class G2LSTM(nn.LSTM):
         self.gate = check_gate(gate)
         self.temperature = check_temperature(temperature)
         self.noise_probability = check_probability(noise_probability)
+        self.noise_eps = check_eps(noise_eps)
         self.weight_dropout = check_probability(weight_dropout)
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
@@ -96,6 +106,8 @@ class G2LSTM(nn.LSTM):
             text += f", temperature={self.temperature}"
         if self.gate == "gumbel":
             text += f", noise_probability={self.noise_probability}"
+            if self.noise_eps != NOISE_EPS:
+                text += f", noise_eps={self.noise_eps}"
         if self.weight_dropout:
             text += f", weight_dropout={self.weight_dropout}"
         return f"{text}, backend={self.backend}"
@@ -156,6 +168,7 @@ def run_layers(
     input: Tensor | PackedSequence,
     hx: tuple[Tensor, Tensor] | None = None,
     gate_hook: GateHook | None = None,
+    run_direction: Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
     """Forward pass of a `G2LSTM` or `torch.nn.LSTM`, layer by layer through `recurrence`.
 
@@ -164,6 +177,8 @@ def run_layers(
         input, hx: as in `G2LSTM.forward`.
         gate_hook: called for each layer and direction with (layer, reverse, gate values
             [T, B, 2H] in the order of time, batch_sizes or None).
+        run_direction: runs one layer and direction instead, with arguments (lstm, x, (h, c),
+            layer, reverse, batch_sizes) and results (output, h, c, gates) as `recurrence` has them.
 
     Returns:
         As `G2LSTM.forward`.
@@ -196,7 +211,8 @@ def run_layers(
     directions = 2 if lstm.bidirectional else 1
     if hx is None:
         shape = (lstm.num_layers * directions, x.shape[1], lstm.hidden_size)
-        hx = (lstm.weight_hh_l0.new_zeros(shape), lstm.weight_hh_l0.new_zeros(shape))
+        weight = next(lstm.parameters())
+        hx = (weight.new_zeros(shape), weight.new_zeros(shape))
     lstm.check_forward_args(x.transpose(0, 1) if lstm.batch_first else x, hx, None)
     if x.shape[0] == 0:
         raise RuntimeError("LSTM: expected a sequence of at least one step, got 0")
@@ -205,7 +221,7 @@ def run_layers(
     for layer in range(lstm.num_layers):
         outputs = []
         for direction in range(directions):
-            output, h, c, gates = _run_direction(
+            output, h, c, gates = (run_direction or _run_direction)(
                 lstm, x, hx, layer, reverse=direction == 1, batch_sizes=batch_sizes
             )
             if gate_hook is not None:
@@ -257,7 +273,7 @@ def _run_direction(
         temperature = check_temperature(lstm.temperature)
     if gate == "gumbel" and lstm.training and lstm.noise_probability > 0:
         shape = (x.shape[0], x.shape[1], 2 * lstm.hidden_size)
-        noise = logistic_noise(shape, lstm.noise_probability, device=x.device)
+        noise = logistic_noise(shape, lstm.noise_probability, lstm.noise_eps, device=x.device)
 
     index = layer * (2 if lstm.bidirectional else 1) + reverse
     recurrence = (
@@ -265,17 +281,17 @@ def _run_direction(
         if getattr(lstm, "backend", "auto") == "reference"
         else fused_recurrence
     )
-    x = _reverse_time(x, batch_sizes) if reverse else x
+    x = reverse_time(x, batch_sizes) if reverse else x
     output, h, c, gates = recurrence(
         x, hx[0][index], hx[1][index], weight_ih, weight_hh, *biases,
         noise, temperature, batch_sizes,
     )  # fmt: skip
     if reverse:
-        output, gates = _reverse_time(output, batch_sizes), _reverse_time(gates, batch_sizes)
+        output, gates = reverse_time(output, batch_sizes), reverse_time(gates, batch_sizes)
     return output, h, c, gates
 
 
-def _reverse_time(x: Tensor, batch_sizes: list[int] | None) -> Tensor:
+def reverse_time(x: Tensor, batch_sizes: list[int] | None) -> Tensor:
     """Reverse each sequence of x [T, B, ...] within its own length."""
     if batch_sizes is None:
         return x.flip(0)

@@ -17,33 +17,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, log_softmax
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from g2lstm.gates import check_probability
+from g2lstm.attention import Attention, Memory
+from g2lstm.gates import NOISE_EPS, check_probability
 from g2lstm.language_model import locked_dropout
 from g2lstm.lstm import G2LSTM
-
-ATTENTIONS = ("bahdanau", "luong")
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Encoded source sentences; S steps, B sentences.
-
-    Attributes:
-        values: [S, B, C] what attention averages: outputs of the encoder's last layer.
-        keys: [S, B, A] what it compares with: the projected values.
-        mask: [S, B] True at words, False at padding.
-        summary: [B, C] mean of the values over the words.
-    """
-
-    values: Tensor
-    keys: Tensor
-    mask: Tensor
-    summary: Tensor
-
-    def select(self, sentences: Tensor) -> "Memory":
-        """The memory of some of the sentences, by index [K]."""
-        parts = (self.values, self.keys, self.mask)
-        return Memory(*(x.index_select(1, sentences) for x in parts), self.summary[sentences])
 
 
 @dataclass(frozen=True)
@@ -72,45 +49,6 @@ class TranslationOutput(NamedTuple):
     state: DecoderState
 
 
-class Attention(nn.Module):
-    """Content-based attention over a `Memory`.
-
-    Args:
-        query_size, memory_size: sizes H of the queries and C of the memory's values.
-        attention_size: size A in which they are compared.
-        kind: "bahdanau" (v . tanh(W q + U m); Bahdanau et al., 2015) or "luong" ((W q) . (U m);
-            Luong et al.'s general score, 2015, in factors).
-    """
-
-    def __init__(self, query_size: int, memory_size: int, attention_size: int, kind: str) -> None:
-        super().__init__()
-        if kind not in ATTENTIONS:
-            raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {kind!r}")
-        self.query = nn.Linear(query_size, attention_size)
-        self.key = nn.Linear(memory_size, attention_size, bias=False)
-        self.score = nn.Linear(attention_size, 1, bias=False) if kind == "bahdanau" else None
-
-    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Contexts [T, N, C] and weights [T, S, N] of queries [T, N, H].
-
-        N is a multiple of the memory's B sentences, and query n belongs to sentence n % B.
-        """
-        steps, rows = queries.shape[:2]
-        sentences = memory.mask.shape[1]
-        queries = self.query(queries).reshape(-1, sentences, self.query.out_features)
-        if self.score is None:
-            scores = torch.einsum("tba,sba->bts", queries, memory.keys)
-        else:
-            sums = queries.transpose(0, 1)[:, :, None] + memory.keys.transpose(0, 1)[:, None]
-            scores = self.score(torch.tanh(sums)).squeeze(-1)  # [B, T, S] of [B, T, S, A]
-        scores = scores.to(self.query.weight.dtype).masked_fill(~memory.mask.T[:, None], -torch.inf)
-        weights = torch.softmax(scores, -1)
-        contexts = torch.bmm(weights, memory.values.transpose(0, 1))  # [B, T, C]
-        contexts = contexts.transpose(0, 1).reshape(steps, rows, -1)
-        weights = weights.view(sentences, steps, rows // sentences, -1)
-        return contexts, weights.permute(1, 3, 2, 0).reshape(steps, -1, rows)
-
-
 class TranslationModel(nn.Module):
     """Encoder, decoder with attention, and softmax tied to the target embedding.
 
@@ -125,7 +63,7 @@ class TranslationModel(nn.Module):
         embedding_size: size E of embeddings and attentional vectors.
         hidden_size: units H of each layer and direction.
         encoder_layers, decoder_layers: numbers of layers, at least 1.
-        gate, temperature, noise_probability, backend: of every `G2LSTM`.
+        gate, temperature, noise_probability, noise_eps, backend: of every `G2LSTM`.
         attention: "bahdanau" or "luong", see `Attention`.
         input_feeding: the decoder's first layer also sees the attentional vector of the step
             before; the decoder then runs step by step, which is slower.
@@ -149,6 +87,7 @@ class TranslationModel(nn.Module):
         gate: str = "gumbel",
         temperature: float = 0.9,
         noise_probability: float = 0.2,
+        noise_eps: float = NOISE_EPS,
         backend: str = "auto",
         attention: str = "bahdanau",
         input_feeding: bool = False,
@@ -178,6 +117,7 @@ class TranslationModel(nn.Module):
             "gate": gate,
             "temperature": temperature,
             "noise_probability": noise_probability,
+            "noise_eps": noise_eps,
             "backend": backend,
         }
 
@@ -216,6 +156,16 @@ class TranslationModel(nn.Module):
     def lstms(self) -> list[G2LSTM]:
         """The LSTMs from the encoder's first layer to the decoder's last."""
         return [module for module in self.modules() if isinstance(module, G2LSTM)]
+
+    @property
+    def context_columns(self) -> dict[str, slice]:
+        """Columns of the decoder's input matrices that see the source through attention."""
+        columns = {}
+        if self.input_feeding:
+            columns["decoder.weight_ih_l0"] = slice(self.target_embedding.embedding_dim, None)
+        if self.upper_decoder is not None:
+            columns["upper_decoder.weight_ih_l0"] = slice(self.decoder.hidden_size, None)
+        return columns
 
     @property
     def temperature(self) -> float:

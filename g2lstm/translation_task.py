@@ -43,7 +43,7 @@ class TranslationTask:
 
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
-        "gates", "recurrence", "lstm", "inspection", "language_model", "translation",
+        "gates", "recurrence", "lstm", "inspection", "language_model", "attention", "translation",
         "parallel_grammar", "parallel_corpora", "subwords", "batches", "scoring", "beam_search",
         "evaluation", "options", "training", "objectives", "translation_task",
     )  # fmt: skip
@@ -141,7 +141,9 @@ class TranslationTask:
         seconds = time.perf_counter() - started
         references = corpus.test[1]
         scores = self._score(texts, references)
-        greedy, _ = self.translate(pairs["test"].sources, beam_size=1)
+        greedy = texts
+        if self.configuration.evaluation["beam_size"] > 1:
+            greedy, _ = self.translate(pairs["test"].sources, beam_size=1)
         valid, _ = self.translate(pairs["valid"].sources)
         seen_texts, _ = self.translate(seen.sources)
         seen_references = [corpus.train[1][i] for i in chosen]

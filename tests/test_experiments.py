@@ -215,3 +215,9 @@ def test_overrides_reach_data_and_evaluation():
 def test_a_bad_translation_setting_is_named(settings, message):
     with pytest.raises(ParameterError, match=message):
         configure(**({"task": "translation"} | settings))
+
+
+def test_noise_eps_is_a_setting_of_the_gumbel_gate_only():
+    assert configure(gate="gumbel", overrides={"noise_eps": 0.01}).model["noise_eps"] == 0.01
+    with pytest.raises(ParameterError, match="noise_eps has no effect with gate='sharpened'"):
+        configure(gate="sharpened", overrides={"noise_eps": 0.01})

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from g2lstm import G2LSTM
 from g2lstm.gates import logistic_noise
+from g2lstm.inspection import record_gates
 from g2lstm.lstm import BackendError, run_layers
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -479,3 +480,23 @@ def test_repr_tells_the_settings():
     for part in ("3, 4", "num_layers=2", "gate=gumbel", "temperature=0.5", "weight_dropout=0.1"):
         assert part in text
     assert "temperature" not in repr(G2LSTM(3, 4, gate="sigmoid"))
+
+
+def test_noise_eps_bounds_the_noise():
+    torch.manual_seed(0)
+    x = torch.zeros(50, 4, 3)
+    lstm = G2LSTM(3, 8, temperature=1.0, noise_probability=1.0, noise_eps=0.5)
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter.zero_()
+    with record_gates(lstm) as records:
+        lstm(x)
+    limit = torch.sigmoid(torch.tensor(1.5 / 0.5).log())  # |noise| <= log((1 + eps) / eps)
+    assert records[0].input_gate.max() <= limit + 1e-6
+    lstm.noise_eps = 1e-3
+    with record_gates(lstm) as records:
+        lstm(x)
+    assert records[0].input_gate.max() > limit
+    assert "noise_eps=0.5" in repr(G2LSTM(3, 8, noise_eps=0.5))
+    with pytest.raises(ValueError, match="eps must be a finite number >= 0, got -1"):
+        G2LSTM(3, 8, noise_eps=-1)

@@ -27,6 +27,7 @@ LAYERS = (
     "lstm",
     "inspection",
     "language_model",
+    "attention",
     "translation",
     "grammar_symbols",
     "grammar_rules",

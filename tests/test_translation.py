@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from g2lstm.attention import Attention, Memory
 from g2lstm.batches import pad
 from g2lstm.inspection import record_gates
 from g2lstm.subwords import BEGIN, END, PAD
-from g2lstm.translation import Attention, Memory, TranslationModel
+from g2lstm.translation import TranslationModel
 
 SOURCES = [[5, 6, 7, 8, 9, END], [9, END], [6, 6, 8, END]]
 TARGETS = [[4, 5, END], [7, 8, 9, 10, END], [11, END]]
