@@ -13,6 +13,8 @@ from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
 RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
+# Folder of what was measured on the weights afterwards, see `measurements`.
+MEASUREMENTS = "measurements"
 # Further records of a translation.
 BLEU_STATISTICS, TRANSLATIONS = "bleu_statistics.json", "translations.json"
 SOURCE_SUBWORDS, TARGET_SUBWORDS = "source_subwords.json", "target_subwords.json"

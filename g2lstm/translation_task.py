@@ -22,7 +22,7 @@ from g2lstm.objectives import TranslationObjective
 from g2lstm.parallel_corpora import load_parallel
 from g2lstm.parallel_grammar import Pair, clause_accuracy
 from g2lstm.records import BLEU_STATISTICS, SOURCE_SUBWORDS, TARGET_SUBWORDS, TRANSLATIONS
-from g2lstm.scoring import bleu_statistics, score
+from g2lstm.scoring import Scores, bleu_statistics, score
 from g2lstm.subwords import END, learn_subwords
 
 GATE_PAIRS = 100  # pairs on which gates are recorded
@@ -116,7 +116,7 @@ class TranslationTask:
         texts, _ = self.translate(self.pairs["valid"].sources[:PROBE_PAIRS], beam_size=1)
         gates = self._gates(self.pairs["valid"], training=False)
         return {
-            "valid_bleu_greedy": self._score(texts, self.corpus.valid[1][:PROBE_PAIRS]).bleu,
+            "valid_bleu_greedy": self.score(texts, self.corpus.valid[1][:PROBE_PAIRS]).bleu,
             **{f"{kind}_gate_saturation": gates[kind]["saturation"] for kind in gates},
         }
 
@@ -140,7 +140,7 @@ class TranslationTask:
         texts, hypotheses = self.translate(pairs["test"].sources)
         seconds = time.perf_counter() - started
         references = corpus.test[1]
-        scores = self._score(texts, references)
+        scores = self.score(texts, references)
         greedy = texts
         if self.configuration.evaluation["beam_size"] > 1:
             greedy, _ = self.translate(pairs["test"].sources, beam_size=1)
@@ -154,9 +154,9 @@ class TranslationTask:
         self.target_subwords.save(directory / TARGET_SUBWORDS)
         summary = {
             **{f"test_{name}": value for name, value in asdict(scores).items()},
-            "test_bleu_greedy": self._score(greedy, references).bleu,
-            "valid_bleu": self._score(valid, corpus.valid[1]).bleu,
-            "train_bleu": self._score(seen_texts, seen_references).bleu,
+            "test_bleu_greedy": self.score(greedy, references).bleu,
+            "valid_bleu": self.score(valid, corpus.valid[1]).bleu,
+            "train_bleu": self.score(seen_texts, seen_references).bleu,
             "test_perplexity": evaluate_translation(model, pairs["test"]).perplexity,
             "valid_perplexity": evaluate_translation(model, pairs["valid"]).perplexity,
             "train_perplexity": evaluate_translation(model, seen).perplexity,
@@ -184,7 +184,8 @@ class TranslationTask:
     def _encode(self, sentences: tuple[list[str], list[str]]) -> Pairs:
         return encode_pairs(self.source_subwords, self.target_subwords, sentences)
 
-    def _score(self, texts: list[str], references: list[str]):
+    def score(self, texts: list[str], references: list[str]) -> Scores:
+        """BLEU and chrF of detokenised text, as the corpus asks for."""
         return score(texts, references, self.corpus.tokenised, self.corpus.target_language)
 
     def _gates(self, pairs: Pairs, training: bool) -> dict[str, Any]:

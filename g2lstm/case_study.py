@@ -1,0 +1,339 @@
+"""Gate values word by word: the paper's case study, and measured over whole texts."""
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from g2lstm.alignment import FUNCTION_WORDS, contrast, unit_auc
+from g2lstm.batches import Pairs, collate, token_batches
+from g2lstm.corpora import END, UNKNOWN
+from g2lstm.evaluation import batchify
+from g2lstm.grammar import read_annotations
+from g2lstm.inspection import GateRecord, recorded
+from g2lstm.language_model import State, detach
+from g2lstm.measurements import Measurement, Trained, first_pairs
+
+PAPER_SENTENCE = "the numbers have not moved since 2002 and are going in the wrong direction ."
+CONTENT_CLASSES = ("noun", "verb", "adjective", "adverb")  # of the embedded grammar
+KINDS = ("input", "forget")
+STRANDS = 10  # parallel strands in which a text is read
+STEPS = 70  # tokens of a strand a forward pass
+
+
+@dataclass(frozen=True)
+class TokenGates:
+    """Gate values of the tokens of a text, with what is known of each token.
+
+    Attributes:
+        sentences: [N] number of the sentence of each token.
+        gates: by "input" and "forget" [N, U]: every unit of every layer (of a translation: of the
+            decoder), in evaluation mode, while the token is read.
+        layers: [U] the layer of each unit, from 0.
+        labels: [N] bool arrays by name: "boundary" (opens a clause), "function", "content", "end"
+            (end of sentence), "word class <name>", "frequency <range>"; those that are known.
+    """
+
+    sentences: np.ndarray
+    gates: dict[str, np.ndarray]
+    layers: np.ndarray
+    labels: dict[str, np.ndarray]
+
+
+def text_gates(trained: Trained, split: str = "test", limit: int = 20_000) -> TokenGates:
+    """Gates of the first tokens of a split, and what is known of them.
+
+    Of a language model, all layers while it reads the text; of a translation, the decoder's layers
+    while it reads the reference translations.
+
+    Args:
+        trained: the run.
+        split: "valid" or "test".
+        limit: tokens; of a translation, subwords.
+    """
+    if trained.configuration.task == "translation":
+        return _translation_gates(trained, split, limit)
+    corpus = trained.task.corpus
+    tokens = getattr(corpus, split)[:limit]
+    strands = batchify(tokens, STRANDS)
+    records: dict[int, list[GateRecord]] = {}
+    state: State | None = None
+    device = trained.model.embedding.weight.device
+    for inputs in strands.to(device).split(STEPS):
+
+        def call(inputs=inputs) -> None:
+            nonlocal state
+            state = detach(trained.model(inputs, state).state)
+
+        for layer, record in enumerate(recorded(trained.model, False, call)):
+            records.setdefault(layer, []).append(record)
+    gates = {
+        kind: np.concatenate(
+            [
+                torch.cat([getattr(r, f"{kind}_gate") for r in of_layer])  # [L, B, H]
+                .transpose(0, 1)
+                .flatten(0, 1)
+                .float()
+                .cpu()
+                .numpy()
+                for of_layer in records.values()
+            ],
+            axis=1,
+        )
+        for kind in KINDS
+    }
+    sizes = [of_layer[0].input_gate.shape[2] for of_layer in records.values()]
+    tokens = strands.T.flatten()
+    words = corpus.vocabulary.decode(tokens.tolist())
+    end = np.array([word == END for word in words])
+    sentences = np.concatenate([[0], np.cumsum(end)[:-1]])
+    labels = {"end": end} | _labels_of_words(trained, split, words, tokens.numpy())
+    return TokenGates(sentences, gates, np.repeat(np.arange(len(sizes)), sizes), labels)
+
+
+def sentence_gates(trained: Trained, sentence: str) -> dict[str, Any]:
+    """Mean gate values over the units, word by word, as in the paper's case study.
+
+    Args:
+        trained: a run of the language model.
+        sentence: words between white space, as the corpus writes them.
+
+    Returns:
+        ``words``, ``unknown`` (those the vocabulary lacks), and by "input" and "forget" a list with
+        the mean over the units of all layers at each word. The model reads an end mark first.
+
+    Raises:
+        ValueError: an empty sentence, or a run of a translation.
+    """
+    if trained.configuration.task != "language-model":
+        raise ValueError("the case study reads a sentence with a language model")
+    words = sentence.split()
+    if not words:
+        raise ValueError("sentence is empty: give words between white space")
+    vocabulary = trained.task.corpus.vocabulary
+    words = [_as_in(vocabulary.index, word) for word in words]
+    indices = vocabulary.encode([END, *words])
+    inputs = torch.tensor(indices, device=trained.model.embedding.weight.device)[:, None]
+    records = recorded(trained.model, False, lambda: trained.model(inputs))
+    means = {
+        kind: torch.cat([getattr(r, f"{kind}_gate") for r in records], 2)[1:, 0].mean(1).tolist()
+        for kind in KINDS
+    }
+    unknown = [word for word in words if word not in vocabulary.index or word == UNKNOWN]
+    return {"words": words, "unknown": unknown, **means}
+
+
+def measure_alignment(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
+    """Contrasts of gate values between groups of tokens, and the units that mark them best.
+
+    Returns:
+        ``contrasts``: a dict each with ``contrast`` (its name), ``gate``, ``layer`` (a number, or
+        "all") and what `alignment.Contrast` holds. ``means``: mean gate by group of tokens.
+        ``units``: for each gate and contrast the unit that tells the groups apart best in every
+        other sentence, with its layer and its AUC there (``auc_chosen_on``) and in the sentences
+        between (``auc_held_out``).
+    """
+    test = text_gates(trained, "test", limit)
+    rows, units = [], []
+    for name, groups in _contrasts(test.labels):
+        for kind in KINDS:
+            values = test.gates[kind]
+            layers = ["all", *np.unique(test.layers).tolist()]
+            for layer in layers if len(layers) > 2 else layers[:1]:
+                chosen = values if layer == "all" else values[:, test.layers == layer]
+                found = contrast(chosen.mean(1), *groups, test.sentences)
+                if found is not None:
+                    rows.append({"contrast": name, "gate": kind, "layer": layer} | found.as_dict())
+            units += _best_unit(name, kind, test, groups)
+    means = [
+        {
+            "label": label,
+            "gate": kind,
+            "tokens": int(mask.sum()),
+            "mean": float(test.gates[kind][mask].mean()),
+        }
+        for label, mask in test.labels.items()
+        if mask.any()
+        for kind in KINDS
+    ]
+    return {"contrasts": rows, "means": means, "units": units}
+
+
+def measure_sentence(trained: Trained, sentence: str) -> dict[str, Any]:
+    """See `sentence_gates`."""
+    return sentence_gates(trained, sentence)
+
+
+def _contrasts(
+    labels: dict[str, np.ndarray],
+) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Names and groups of the comparisons that the labels allow."""
+    words = ~labels["end"]
+    if "boundary" in labels:
+        boundary = labels["boundary"]
+        yield "clause boundary - other words", (boundary, words & ~boundary)
+        yield (
+            "clause boundary - other function words",
+            (boundary, labels["function"] & words & ~boundary),
+        )
+    yield "function - content words", (labels["function"], labels["content"])
+    if labels["end"].any():
+        yield "end of sentence - words", (labels["end"], words)
+    rare = next((name for name in reversed(labels) if name.startswith("frequency")), None)
+    if rare is not None:
+        most = next(name for name in labels if name.startswith("frequency"))
+        yield (
+            f"rare ({rare.removeprefix('frequency ')}) - frequent "
+            f"({most.removeprefix('frequency ')})",
+            (labels[rare] & words, labels[most] & words),
+        )
+
+
+def _best_unit(
+    name: str, kind: str, text: TokenGates, groups: tuple[np.ndarray, np.ndarray]
+) -> list[dict[str, Any]]:
+    """The unit chosen on every other sentence, judged on the rest; none where a group is empty."""
+    halves = [[group & (text.sentences % 2 == half) for group in groups] for half in (0, 1)]
+    if not all(group.any() for half in halves for group in half):
+        return []
+    chosen, held_out = (unit_auc(text.gates[kind], *half) for half in halves)
+    unit = int(np.abs(chosen - 0.5).argmax())
+    layer = int(text.layers[unit])
+    return [
+        {
+            "contrast": name,
+            "gate": kind,
+            "layer": layer,
+            "unit": unit - int((text.layers < layer).sum()),
+            "auc_chosen_on": float(chosen[unit]),
+            "auc_held_out": float(held_out[unit]),
+        }
+    ]
+
+
+def _labels_of_words(
+    trained: Trained, split: str, words: list[str], tokens: np.ndarray
+) -> dict[str, np.ndarray]:
+    corpus = trained.task.corpus
+    if corpus.name == "grammar":
+        return _annotated(Path(corpus.source), split, words)
+    letters = np.array([word[0].isalpha() or word in FUNCTION_WORDS for word in words])
+    special = np.array([word in (END, UNKNOWN) for word in words])
+    function = np.array([word.lower() in FUNCTION_WORDS for word in words])
+    labels = {"function": function, "content": letters & ~function & ~special}
+    # The vocabulary is in order of frequency in the training text.
+    bounds = [0, 10, 100, 1000, len(corpus.vocabulary)]
+    for low, high in itertools.pairwise(bounds):
+        if low < len(corpus.vocabulary):
+            name = f"frequency rank {low + 1}-{min(high, len(corpus.vocabulary))}"
+            labels[name] = (tokens >= low) & (tokens < high) & ~special
+    return labels
+
+
+def _annotated(folder: Path, split: str, words: list[str]) -> dict[str, np.ndarray]:
+    """The truth of the embedded corpus; an end mark has none."""
+    classes: list[str] = []
+    boundaries: list[bool] = []
+    truth: list[str] = []
+    for sentence in read_annotations(folder, split):
+        truth += [*sentence.tokens, END]
+        classes += [*sentence.word_classes, END]
+        boundaries += [*sentence.clause_boundaries, False]
+        if len(truth) >= len(words):
+            break
+    if truth[: len(words)] != words:
+        raise ValueError(f"the annotations in {folder} do not belong to its {split} text")
+    word_class = np.array(classes[: len(words)])
+    content = np.isin(word_class, CONTENT_CLASSES)
+    mark = np.isin(word_class, ["punctuation", END])
+    labels = {
+        "boundary": np.array(boundaries[: len(words)]),
+        "function": ~content & ~mark,
+        "content": content,
+    }
+    names = sorted(set(classes) - {END})
+    return labels | {f"word class {name}": word_class == name for name in names}
+
+
+def _translation_gates(trained: Trained, split: str, limit: int) -> TokenGates:
+    """Gates of the decoder on the references, in order; begin marks are left out."""
+    task, model = trained.task, trained.model
+    pairs = first_pairs(task.pairs[split], limit)
+    device = model.output_bias.device
+    parts: dict[int, tuple[list[np.ndarray], dict[str, list[np.ndarray]]]] = {}
+    for indices in token_batches(pairs, 2000):
+        batch = collate(pairs, indices, device)
+
+        def call(batch=batch) -> None:
+            memory = model.encode(batch.source, batch.source_lengths)
+            model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
+
+        decoder = [r for r in recorded(model, False, call) if "decoder" in r.module]
+        for place, sentence in enumerate(indices):
+            steps = slice(1, len(pairs.targets[sentence]) + 1)
+            parts[sentence] = [
+                {
+                    kind: getattr(r, f"{kind}_gate")[steps, place].float().cpu().numpy()
+                    for kind in KINDS
+                }
+                for r in decoder
+            ]
+    sizes = [part["input"].shape[1] for part in parts[0]]
+    gates = {
+        kind: np.concatenate(
+            [np.concatenate([p[kind] for p in parts[i]], 1) for i in range(len(pairs))]
+        )
+        for kind in KINDS
+    }
+    lengths = [len(target) for target in pairs.targets]
+    labels = _labels_of_subwords(trained, split, pairs)
+    layers = np.repeat(np.arange(len(sizes)), sizes)
+    return TokenGates(np.repeat(np.arange(len(pairs)), lengths), gates, layers, labels)
+
+
+def _labels_of_subwords(trained: Trained, split: str, pairs: Pairs) -> dict[str, np.ndarray]:
+    """Each subword has the class of its word; the first one of a reordered clause is a boundary."""
+    corpus = trained.task.corpus
+    function, content, boundary = [], [], []
+    clauses: Sequence[Sequence[str]] | None = corpus.clauses if split == "test" else None
+    for number, target in enumerate(pairs.targets):
+        pieces = [
+            piece.replace("▁", " ") for piece in trained.task.target_subwords.readable(target)
+        ]
+        text = "".join(pieces)
+        starts = np.cumsum([0, *map(len, pieces)])
+        spans = {m.start(): m for m in re.finditer(r"\w+", text)}
+        word_of = np.full(len(text) + 1, -1)
+        for start, found in spans.items():
+            word_of[start : found.end()] = start
+        clause_starts = {
+            text.find(clause) for clause in (clauses[number] if clauses is not None else ())
+        }
+        for piece, start, end in zip(pieces, starts, starts[1:], strict=False):
+            first = start + (len(piece) > 1 and piece.startswith(" "))
+            place = word_of[first]
+            word = spans[place].group().lower() if place >= 0 else None
+            function.append(word in FUNCTION_WORDS)
+            content.append(word is not None and word not in FUNCTION_WORDS)
+            boundary.append(any(start <= s < end and s > 1 for s in clause_starts))
+    labels = {"end": np.zeros(len(function), dtype=bool)}
+    if clauses is not None:
+        labels["boundary"] = np.array(boundary)
+    return labels | {"function": np.array(function), "content": np.array(content)}
+
+
+def _as_in(index: dict[str, int], word: str) -> str:
+    """The word as the corpus writes it: Penn Treebank has N for numbers."""
+    if word in index or "N" not in index:
+        return word
+    return "N" if re.fullmatch(r"[\d.,]*\d[\d.,]*", word) else word.lower()
+
+
+_MODULES = ("alignment", "case_study", "inspection")
+ALIGNMENT = Measurement("alignment", measure_alignment, _MODULES)
+SENTENCE = Measurement("sentence", measure_sentence, _MODULES)

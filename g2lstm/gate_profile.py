@@ -1,0 +1,77 @@
+"""Where the gates of a trained model stand: by layer, by mode, on a text and on one sentence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from g2lstm.batches import collate
+from g2lstm.corpora import END
+from g2lstm.evaluation import batchify
+from g2lstm.inspection import gate_summary, recorded
+from g2lstm.measurements import Measurement, Trained
+
+STRANDS, STEPS = 20, 71  # of a language model's text, as in the summary of its run
+PAIRS = 100  # of a translation, as in the summary of its run
+LEAST_WORDS = 10  # of the one sentence
+
+
+def measure_gate_profile(trained: Trained) -> dict[str, Any]:
+    """Histograms, saturation and mean of the gates on the test text.
+
+    Returns:
+        By "evaluation", "training" and "sentence" (evaluation mode, the first test sentence of ten
+        words or more alone): a list with a dict for all layers together and for each layer and
+        direction: ``module``, ``layer``, ``reverse`` (all None for all together), "input" and
+        "forget" as `inspection.gate_summary` has them.
+    """
+    text, sentence = _calls(trained)
+    return {
+        "evaluation": _profile(trained, False, text),
+        "training": _profile(trained, True, text),
+        "sentence": _profile(trained, False, sentence),
+    }
+
+
+def _profile(trained: Trained, training: bool, call: Callable[[], None]) -> list[dict[str, Any]]:
+    records = recorded(trained.model, training, call)
+    together = {"module": None, "layer": None, "reverse": None}
+    rows = [together | gate_summary(records)]
+    for key in dict.fromkeys((r.module, r.layer, r.reverse) for r in records):
+        module, layer, reverse = key
+        mine = [r for r in records if (r.module, r.layer, r.reverse) == key]
+        rows.append({"module": module, "layer": layer, "reverse": reverse} | gate_summary(mine))
+    return rows
+
+
+def _calls(trained: Trained) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Two calls of the model: on much of the test text, and on one sentence."""
+    model, task = trained.model, trained.task
+    if trained.configuration.task == "translation":
+        pairs = task.pairs["test"]
+        device = model.output_bias.device
+
+        def run(indices: list[int]) -> None:
+            batch = collate(pairs, indices, device)
+            memory = model.encode(batch.source, batch.source_lengths)
+            model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
+
+        long = (i for i, target in enumerate(pairs.targets) if len(target) >= LEAST_WORDS)
+        one = next(long, 0)
+        return lambda: run(list(range(min(PAIRS, len(pairs))))), lambda: run([one])
+
+    device = model.embedding.weight.device
+    strands = batchify(task.corpus.test[: STRANDS * STEPS], STRANDS).to(device)
+    end = task.corpus.vocabulary.index[END]
+    tokens = task.corpus.test.tolist()
+    start = 0
+    for place, token in enumerate(tokens):
+        if token == end:
+            if place - start >= LEAST_WORDS:
+                break
+            start = place + 1
+    sentence = torch.tensor([end, *tokens[start:place]], device=device)[:, None]
+    return lambda: model(strands), lambda: model(sentence)
+
+
+GATE_PROFILE = Measurement("gate_profile", measure_gate_profile, ("inspection", "gate_profile"))

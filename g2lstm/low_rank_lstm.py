@@ -1,0 +1,212 @@
+"""LSTM whose input- and forget-gate blocks are stored and computed as two thin products."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from g2lstm.compression import CompressionError, LowRank
+from g2lstm.lstm import reverse_time, run_layers
+
+KINDS = {"input": "ih", "recurrent": "hh"}
+
+
+class LowRankLSTM(nn.LSTM):
+    """`torch.nn.LSTM` in which W_xi, W_xf, W_hi and W_hf are products of factors of rank r.
+
+    Inputs, outputs and options are those of `torch.nn.LSTM`; gates are plain sigmoids. Made from a
+    trained layer by `from_lstm`, for inference; gradients pass too. For each layer and direction,
+    with k = ih (size D) or hh (size H)::
+
+        weight_k  [2r + 2H, D or H]  right factors of i and f, then the whole blocks of g and o
+        left_k    [2, H, r]          left factors of i and f
+        bias      [4H]               both biases together, in the order i, f, g, o
+
+    A kind that is not factored has ``weight_k`` [4H, D or H] and no ``left_k``.
+
+    Args:
+        input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in
+            `torch.nn.LSTM`.
+        rank: r, at least 1; of a block with fewer rows or columns, their number.
+        matrices: which to factor, of "input" and "recurrent".
+        device, dtype: of the parameters, which are zeros.
+
+    Raises:
+        CompressionError: ``rank`` or ``matrices`` out of range.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        rank: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        matrices: Iterable[str] = ("input", "recurrent"),
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device="meta",
+        )  # fmt: skip
+        self.rank = LowRank(rank).rank
+        self.matrices = tuple(matrices)
+        if not self.matrices or not set(self.matrices) <= set(KINDS):
+            raise CompressionError(
+                f"matrices must be some of {', '.join(KINDS)}, got {self.matrices!r}"
+            )
+        options = {"device": device, "dtype": dtype or torch.get_default_dtype()}
+        sizes = {name: part.shape[1] for name, part in self.named_parameters() if part.dim() == 2}
+        self._parameters.clear()
+        # torch.nn.LSTM lists its parameters, and looks up the dtype of the first one.
+        self._flat_weight_names, self._all_weights = ["weight_ih_l0"], []
+        h = hidden_size
+        for name, columns in sizes.items():  # weight_ih_l0, weight_hh_l0, weight_ih_l0_reverse, ...
+            _, kind, suffix = name.split("_", 2)
+            factored = kind in {KINDS[matrix] for matrix in self.matrices}
+            r = min(self.rank, h, columns)
+            rows = 2 * r + 2 * h if factored else 4 * h
+            self.register_parameter(name, nn.Parameter(torch.zeros(rows, columns, **options)))
+            if factored:
+                left = nn.Parameter(torch.zeros(2, h, r, **options))
+                self.register_parameter(f"left_{kind}_{suffix}", left)
+            if kind == "hh" and bias:
+                self.register_parameter(
+                    f"bias_{suffix}", nn.Parameter(torch.zeros(4 * h, **options))
+                )
+        self._flat_weights = [self.weight_ih_l0]
+
+    @classmethod
+    def from_lstm(
+        cls, lstm: nn.LSTM, rank: int, matrices: Iterable[str] = ("input", "recurrent")
+    ) -> "LowRankLSTM":
+        """The layer with the weights of a trained `torch.nn.LSTM` or `G2LSTM`, which is left alone.
+
+        It computes what the layer compressed by `LowRank` computes in evaluation mode. The
+        temperature of a sharpened gate is worked into the weights.
+
+        Raises:
+            CompressionError: see `LowRankLSTM`; or a layer with projections.
+        """
+        if lstm.proj_size > 0:
+            raise CompressionError(f"proj_size={lstm.proj_size} is not supported, only 0")
+        weight = lstm.weight_hh_l0
+        compact = cls(
+            lstm.input_size, lstm.hidden_size, rank, lstm.num_layers, lstm.bias, lstm.batch_first,
+            lstm.dropout, lstm.bidirectional, matrices=matrices,
+            device=weight.device, dtype=weight.dtype,
+        ).train(lstm.training)  # fmt: skip
+        sharpened = getattr(lstm, "gate", "sigmoid") == "sharpened"
+        temperature = lstm.temperature if sharpened else 1.0
+        with torch.no_grad():
+            for name, target in compact.named_parameters():
+                part, _, suffix = name.partition("_")
+                if part == "bias":
+                    value = getattr(lstm, f"bias_ih_{suffix}") + getattr(lstm, f"bias_hh_{suffix}")
+                    value[: 2 * lstm.hidden_size] /= temperature
+                elif part == "left":
+                    blocks = getattr(lstm, f"weight_{suffix}").chunk(4)[:2]
+                    value = torch.stack(
+                        [LowRank(target.shape[2]).factors(block)[0] for block in blocks]
+                    )
+                    value /= temperature
+                else:
+                    i, f, g, o = getattr(lstm, name).chunk(4)
+                    if f"left_{suffix}" in compact._parameters:
+                        r = getattr(compact, f"left_{suffix}").shape[2]
+                        i, f = (LowRank(r).factors(block)[1] for block in (i, f))
+                    else:
+                        i, f = i / temperature, f / temperature
+                    value = torch.cat([i, f, g, o])
+                target.copy_(value)
+        return compact
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: no kernel of cuDNN runs over these parameters."""
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, rank={self.rank}, matrices={self.matrices}"
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
+        """As `torch.nn.LSTM`."""
+        return run_layers(self, input, hx, run_direction=_run_direction)
+
+
+def factorise(
+    model: nn.Module, rank: int, matrices: Iterable[str] = ("input", "recurrent")
+) -> nn.Module:
+    """A copy of ``model`` in which every LSTM is a `LowRankLSTM`; for inference.
+
+    Raises:
+        CompressionError: as `LowRankLSTM.from_lstm`; or there is no LSTM in the model.
+    """
+    if isinstance(model, nn.LSTM):
+        return LowRankLSTM.from_lstm(model, rank, matrices)
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.LSTM)]
+    if not names:
+        raise CompressionError(f"{type(model).__name__} holds no torch.nn.LSTM or G2LSTM")
+    copied = copy.deepcopy(model)
+    for name in names:
+        parent, _, own_name = name.rpartition(".")
+        compact = LowRankLSTM.from_lstm(model.get_submodule(name), rank, matrices)
+        setattr(copied.get_submodule(parent), own_name, compact)
+    return copied
+
+
+def _run_direction(
+    lstm: LowRankLSTM,
+    x: Tensor,
+    hx: tuple[Tensor, Tensor],
+    layer: int,
+    reverse: bool,
+    batch_sizes: list[int] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    suffix = f"l{layer}" + ("_reverse" if reverse else "")
+    index = layer * (2 if lstm.bidirectional else 1) + reverse
+    x = reverse_time(x, batch_sizes) if reverse else x
+    steps, batch, _ = x.shape
+    size = lstm.hidden_size
+    a_x = _product(lstm, "ih", suffix, x.flatten(0, 1)).view(steps, batch, 4 * size)
+    if lstm.bias:
+        a_x = a_x + getattr(lstm, f"bias_{suffix}")
+    h, c = hx[0][index], hx[1][index]
+    outputs, gates = [], []
+    for t in range(steps):
+        n = batch if batch_sizes is None else batch_sizes[t]
+        a = a_x[t, :n] + _product(lstm, "hh", suffix, h[:n])
+        i, f, o = a[:, :size].sigmoid(), a[:, size : 2 * size].sigmoid(), a[:, 3 * size :].sigmoid()
+        c_new = f * c[:n] + i * a[:, 2 * size : 3 * size].tanh()
+        h_new = o * c_new.tanh()
+        if n < batch:  # sequences that have ended keep their state and put out 0
+            padding = (0, 0, 0, batch - n)
+            outputs.append(nn.functional.pad(h_new, padding))
+            h, c = torch.cat([h_new, h[n:]]), torch.cat([c_new, c[n:]])
+        else:
+            outputs.append(h_new)
+            h, c = h_new, c_new
+        gates.append(nn.functional.pad(torch.cat([i, f], 1), (0, 0, 0, batch - n)))
+    output, gates = torch.stack(outputs), torch.stack(gates)
+    if reverse:
+        output, gates = reverse_time(output, batch_sizes), reverse_time(gates, batch_sizes)
+    return output, h, c, gates
+
+
+def _product(lstm: LowRankLSTM, kind: str, suffix: str, x: Tensor) -> Tensor:
+    """Pre-activations [N, 4H] of x [N, D or H]."""
+    y = x @ getattr(lstm, f"weight_{kind}_{suffix}").T
+    left = lstm._parameters.get(f"left_{kind}_{suffix}")
+    if left is None:
+        return y
+    r = left.shape[2]
+    thin = y[:, : 2 * r].view(len(y), 2, r).transpose(0, 1)  # [2, N, r]
+    i_f = torch.bmm(thin, left.transpose(1, 2))  # [2, N, H]
+    return torch.cat([i_f[0], i_f[1], y[:, 2 * r :]], 1)
