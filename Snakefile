@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 # With all that they import: what the notebooks use.
+import g2lstm.analysis_plots
+import g2lstm.report
 import g2lstm.results
 import g2lstm.runs
 from g2lstm.corpora import NAMES, SPLITS
@@ -22,6 +24,7 @@ from g2lstm.experiments import (
     TASKS,
     configure,
     corpus_label,
+    gate_settings,
     results_directory,
     run_directory,
 )
@@ -29,6 +32,8 @@ from g2lstm.gates import GATES
 from g2lstm.parallel_corpora import PARALLEL_NAMES, local_files
 from g2lstm.presets import PRESETS
 from g2lstm.results import FIGURES, TABLES
+from g2lstm.studies import FIGURES as STUDY_FIGURES
+from g2lstm.studies import TABLES as STUDY_TABLES
 
 MODULES = sorted(
     os.path.relpath(module.__file__)
@@ -65,6 +70,7 @@ if CORPUS is not None and not any(map(has_corpus, TASKS)):
     raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
 if option("task") not in (None, *TASKS):
     raise WorkflowError(f"unknown task {option('task')!r}: give one of {', '.join(TASKS)}")
+asked_seeds = [int(seed) for seed in option("seeds", "").split()] or None
 # Task -> configuration of its runs, but for gate and seed.
 EXAMPLES = {
     task: configure(
@@ -112,19 +118,42 @@ def corpus_files(example):
     return [str(file) for file in files if file.is_file()]
 
 
-def parameters(example):
-    """What the notebooks of a task have in common."""
-    known = {"preset": PRESET, "corpus": example.corpus}
+def corpus_of(example):
+    """What names the corpus among a notebook's parameters."""
+    known = {"corpus": example.corpus}
     return known if example.languages is None else known | {"languages": example.languages}
 
 
-def run_parameters(example, gate, seed):
+def parameters(example):
+    """What the notebooks of a task have in common."""
+    return {"preset": PRESET} | corpus_of(example)
+
+
+def run_parameters(example, settings, seed):
     """Of a text that is not ours an executed notebook shows a single sentence."""
     examples = {} if example.languages is None or example.corpus == "grammar" else {"examples": 1}
-    return parameters(example) | {"gate": gate, "seed": seed} | examples
+    return parameters(example) | settings | {"seed": seed} | examples
 
 
+def made_by(notebook, prefix, label, tables, figures):
+    """The executed notebook, then the tables and figures that it writes."""
+    made = [RESULTS / f"notebooks/{notebook}_{label}.ipynb"]
+    made += [
+        RESULTS / f"tables/{prefix}{table}.{suffix}" for table in tables for suffix in ("csv", "md")
+    ]
+    made += [
+        RESULTS / f"figures/{prefix}_{figure}.{suffix}"
+        for figure in figures
+        for suffix in ("png", "svg")
+    ]
+    return made
+
+
+# Notebooks that look at runs in other settings too; those whose measurements the report reads.
+LOOK_AT_ABLATIONS = ("06_gate_values", "08_sensitivity")
+MEASURE = ("05_compression", "07_case_study")
 everything = []
+measured = []  # executed notebooks that measure what the report is about
 
 
 rule gumbel_gates:
@@ -145,32 +174,33 @@ rule gumbel_gates:
 
 
 for task, example in EXAMPLES.items():
-    seeds = [int(seed) for seed in option("seeds", "").split()] or list(PRESETS[task][PRESET].seeds)
+    seeds = asked_seeds or list(PRESETS[task][PRESET].seeds)
     kind, label = task.replace("-", "_"), corpus_label(example)
     number, _, _ = NOTEBOOKS[task].partition("_")
-    summaries = []
+    summaries = {"default": [], "ablation": []}
+    grid = [("default", {"gate": gate}) for gate in GATES]
+    grid += [("ablation", {"gate": "gumbel"} | other) for other in PRESETS[task][PRESET].ablations]
 
-    for gate in GATES:
-        directory = run_directory(
-            configure(
-                task=task,
-                preset=PRESET,
-                corpus=example.corpus,
-                languages=example.languages,
-                gate=gate,
-            )
-        ).parent
-        summary = directory / "seed-{seed}/summary.json"
-        name = f"{number}_{kind}_{label}_{gate}_seed-{{seed}}"
+    for kind_of_run, settings in grid:
+        run = configure(
+            task=task,
+            preset=PRESET,
+            corpus=example.corpus,
+            languages=example.languages,
+            **settings,
+        )
+        summary = run_directory(run).parent / "seed-{seed}/summary.json"
+        of_run = gate_settings(run) if kind_of_run == "ablation" else settings["gate"]
+        name = f"{number}_{kind}_{label}_{of_run}_seed-{{seed}}"
         notebook = RESULTS / f"notebooks/{name}.ipynb"
-        summaries += expand(summary, seed=seeds)
+        summaries[kind_of_run] += expand(summary, seed=seeds)
         everything += expand(notebook, seed=seeds)
 
         rule:
             name:
-                f"{kind}_run_{gate}"
+                f"{kind}_run_{of_run}"
             message:
-                f"{NOTEBOOKS[task]}: {PRESET}, {label}, {gate}, seed {{wildcards.seed}}"
+                f"{NOTEBOOKS[task]}: {PRESET}, {label}, {of_run}, seed {{wildcards.seed}}"
             input:
                 MODULES,
                 corpus_files(example),
@@ -179,8 +209,8 @@ for task, example in EXAMPLES.items():
                 summary=summary,
                 notebook=notebook,
             params:
-                yaml=lambda wildcards, example=example, gate=gate: json.dumps(
-                    run_parameters(example, gate, int(wildcards.seed))
+                yaml=lambda wildcards, example=example, settings=settings: json.dumps(
+                    run_parameters(example, settings, int(wildcards.seed))
                 ),
             log:
                 LOGS / f"{name}.log",
@@ -188,40 +218,84 @@ for task, example in EXAMPLES.items():
                 EXECUTE
 
     number = f"{int(number) + 1:02d}"
-    notebook = f"{number}_{kind}_results"
-    made = [RESULTS / f"notebooks/{notebook}_{label}.ipynb"]
-    made += [
-        RESULTS / f"tables/{kind}_{label}{table}.{suffix}"
-        for table in TABLES[kind]
-        for suffix in ("csv", "md")
-    ]
-    made += [
-        RESULTS / f"figures/{kind}_{label}_{figure}.{suffix}"
-        for figure in FIGURES[kind]
-        for suffix in ("png", "svg")
-    ]
-    everything += summaries + made
+    notebooks = {f"{number}_{kind}_results": (label, TABLES[kind], FIGURES[kind])}
+    notebooks |= {
+        name: (f"{kind}_{label}", [f"_{table}" for table in tables], STUDY_FIGURES[name])
+        for name, tables in STUDY_TABLES.items()
+    }
+    for notebook, (suffix, tables, figures) in notebooks.items():
+        made = made_by(notebook, f"{kind}_{label}", suffix, tables, figures)
+        everything += made
+        study = notebook in STUDY_TABLES
+        if notebook in MEASURE:
+            measured.append(made[0])
 
-    rule:
-        name:
-            f"{kind}_results"
-        message:
-            f"{notebook}: {PRESET}, {label}"
-        input:
-            MODULES,
-            summaries,
-            notebook=f"notebooks/{notebook}.ipynb",
-        output:
-            made[1:],
-            notebook=made[0],
-        params:
-            yaml=lambda _, example=example, seeds=seeds: json.dumps(
-                parameters(example) | {"seeds": seeds, "save": True}
-            ),
-        log:
-            LOGS / f"{notebook}_{label}.log",
-        shell:
-            EXECUTE
+        rule:
+            name:
+                f"{kind}_{notebook[3:].removeprefix(f'{kind}_')}"
+            message:
+                f"{notebook}: {PRESET}, {label}"
+            input:
+                MODULES,
+                summaries["default"],
+                summaries["ablation"] if notebook in LOOK_AT_ABLATIONS else [],
+                notebook=f"notebooks/{notebook}.ipynb",
+            output:
+                made[1:],
+                notebook=made[0],
+            params:
+                yaml=lambda _, example=example, seeds=seeds, task=task, study=study: json.dumps(
+                    parameters(example)
+                    | ({"task": task} if study else {})
+                    | {"seeds": seeds, "save": True}
+                ),
+            log:
+                LOGS / f"{notebook}_{suffix}.log",
+            shell:
+                EXECUTE
+
+
+def has_runs(example):
+    """Whether there is a finished run of each gate."""
+    runs = (
+        run_directory(configure(task=example.task, preset=PRESET, gate=gate)).parent
+        for gate in GATES
+    )
+    wanted = asked_seeds or ["*"]
+    return all(any(run.glob(f"seed-{seed}/summary.json")) for run in runs for seed in wanted)
+
+
+# The report keeps what was reproduced before of the preset's other task.
+others = {
+    task: configure(task=task, preset=PRESET) for task in TASKS if task not in EXAMPLES
+}
+experiments = [
+    {"task": task} | corpus_of(example)
+    for task, example in (EXAMPLES | others).items()
+    if task in EXAMPLES or has_runs(example)
+]
+reported = [RESULTS / "notebooks/09_report.ipynb", RESULTS / "report.md", RESULTS / "claims.json"]
+everything += reported
+
+
+rule final_report:
+    message:
+        f"09_report: {PRESET}"
+    input:
+        MODULES,
+        measured,
+        notebook="notebooks/09_report.ipynb",
+    output:
+        reported[1:],
+        notebook=reported[0],
+    params:
+        yaml=lambda _: json.dumps(
+            {"preset": PRESET, "experiments": experiments, "seeds": asked_seeds, "save": True}
+        ),
+    log:
+        LOGS / "09_report.log",
+    shell:
+        EXECUTE
 
 
 rule all:

@@ -16,15 +16,19 @@ from scipy.stats import rankdata
 FUNCTION_WORDS = frozenset(
     """
     a an the this that these those each every some any no all both either neither another such
+    many much more most few several
     my your his her its our their whose
     i you he she it we they me him us them who whom which what myself itself themselves himself
+    herself yourself ourselves somebody someone something anybody anyone anything nobody none
+    nothing everybody everyone everything
     of in to for on with at by from as into about than over under after before between through
     during against without within among across behind near up down out off toward towards until
     since per via upon along despite amid like above below beside inside outside onto
-    and or but nor so yet if because although though while when where whether unless once why how
+    and or but nor so yet if because although though while when whenever where
+    whether unless once why how
     be is are was were been being am do does did done have has had having will would can could may
-    might must shall should ought
-    not n't 's 're 've 'll 'd 'm ' there then too also
+    cannot might must shall should ought
+    not n't 't 's 're 've 'll 'd 'm ' there then too also
     """.split()  # noqa: SIM905
 )
 

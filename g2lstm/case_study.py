@@ -2,9 +2,8 @@
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 from g2lstm.alignment import FUNCTION_WORDS, contrast, unit_auc
 from g2lstm.batches import Pairs, collate, token_batches
-from g2lstm.corpora import END, UNKNOWN
+from g2lstm.corpora import END, UNKNOWN, Corpus
 from g2lstm.evaluation import batchify
 from g2lstm.grammar import read_annotations
 from g2lstm.inspection import GateRecord, recorded
@@ -20,8 +19,14 @@ from g2lstm.language_model import State, detach
 from g2lstm.measurements import Measurement, Trained, first_pairs
 
 PAPER_SENTENCE = "the numbers have not moved since 2002 and are going in the wrong direction ."
+# Of the embedded grammar: a relative clause, and a second main clause after "and".
+GRAMMAR_SENTENCE = (
+    "our thief who is beside our kitchen always whistles , and the queen thanks a dog ."
+)
 CONTENT_CLASSES = ("noun", "verb", "adjective", "adverb")  # of the embedded grammar
 KINDS = ("input", "forget")
+APOSTROPHE = re.compile("’|&apos;")  # as typeset, and as Moses' tokenizer writes it
+WORD = re.compile(r"(?:'|’|&apos;)(?:s|t|re|ve|ll|d|m)\b|\w+")
 STRANDS = 10  # parallel strands in which a text is read
 STEPS = 70  # tokens of a strand a forward pass
 
@@ -72,21 +77,8 @@ def text_gates(trained: Trained, split: str = "test", limit: int = 20_000) -> To
 
         for layer, record in enumerate(recorded(trained.model, False, call)):
             records.setdefault(layer, []).append(record)
-    gates = {
-        kind: np.concatenate(
-            [
-                torch.cat([getattr(r, f"{kind}_gate") for r in of_layer])  # [L, B, H]
-                .transpose(0, 1)
-                .flatten(0, 1)
-                .float()
-                .cpu()
-                .numpy()
-                for of_layer in records.values()
-            ],
-            axis=1,
-        )
-        for kind in KINDS
-    }
+    values = {kind: _side_by_side(records.values(), kind) for kind in KINDS}
+    gates = {kind: v.transpose(1, 0, 2).reshape(-1, v.shape[2]) for kind, v in values.items()}
     sizes = [of_layer[0].input_gate.shape[2] for of_layer in records.values()]
     tokens = strands.T.flatten()
     words = corpus.vocabulary.decode(tokens.tolist())
@@ -126,6 +118,13 @@ def sentence_gates(trained: Trained, sentence: str) -> dict[str, Any]:
     }
     unknown = [word for word in words if word not in vocabulary.index or word == UNKNOWN]
     return {"words": words, "unknown": unknown, **means}
+
+
+def choose_sentence(corpus: str, sentence: str | None = None) -> str:
+    """The sentence asked for; else the paper's, or on the embedded corpus one of its grammar."""
+    if sentence is not None:
+        return sentence
+    return GRAMMAR_SENTENCE if corpus == "grammar" else PAPER_SENTENCE
 
 
 def measure_alignment(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
@@ -169,6 +168,12 @@ def measure_sentence(trained: Trained, sentence: str) -> dict[str, Any]:
     return sentence_gates(trained, sentence)
 
 
+def _side_by_side(layers: Iterable[list[GateRecord]], kind: str) -> np.ndarray:
+    """[T, B, U] of the records of each layer: calls one after the other, layers side by side."""
+    parts = [torch.cat([getattr(r, f"{kind}_gate") for r in of_layer]) for of_layer in layers]
+    return torch.cat(parts, 2).float().cpu().numpy()
+
+
 def _contrasts(
     labels: dict[str, np.ndarray],
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
@@ -184,9 +189,9 @@ def _contrasts(
     yield "function - content words", (labels["function"], labels["content"])
     if labels["end"].any():
         yield "end of sentence - words", (labels["end"], words)
-    rare = next((name for name in reversed(labels) if name.startswith("frequency")), None)
-    if rare is not None:
-        most = next(name for name in labels if name.startswith("frequency"))
+    ranges = [name for name in labels if name.startswith("frequency")]
+    if len(ranges) > 1:
+        most, *_, rare = ranges
         yield (
             f"rare ({rare.removeprefix('frequency ')}) - frequent "
             f"({most.removeprefix('frequency ')})",
@@ -221,7 +226,7 @@ def _labels_of_words(
 ) -> dict[str, np.ndarray]:
     corpus = trained.task.corpus
     if corpus.name == "grammar":
-        return _annotated(Path(corpus.source), split, words)
+        return _annotated(corpus, split, words)
     letters = np.array([word[0].isalpha() or word in FUNCTION_WORDS for word in words])
     special = np.array([word in (END, UNKNOWN) for word in words])
     function = np.array([word.lower() in FUNCTION_WORDS for word in words])
@@ -235,19 +240,20 @@ def _labels_of_words(
     return labels
 
 
-def _annotated(folder: Path, split: str, words: list[str]) -> dict[str, np.ndarray]:
+def _annotated(corpus: Corpus, split: str, words: list[str]) -> dict[str, np.ndarray]:
     """The truth of the embedded corpus; an end mark has none."""
     classes: list[str] = []
     boundaries: list[bool] = []
     truth: list[str] = []
-    for sentence in read_annotations(folder, split):
+    for sentence in read_annotations(corpus.source, split):
         truth += [*sentence.tokens, END]
         classes += [*sentence.word_classes, END]
         boundaries += [*sentence.clause_boundaries, False]
         if len(truth) >= len(words):
             break
-    if truth[: len(words)] != words:
-        raise ValueError(f"the annotations in {folder} do not belong to its {split} text")
+    # Through the vocabulary: a word that the training text lacks is read as <unk>.
+    if corpus.vocabulary.decode(corpus.vocabulary.encode(truth[: len(words)])) != words:
+        raise ValueError(f"the annotations in {corpus.source} do not belong to its {split} text")
     word_class = np.array(classes[: len(words)])
     content = np.isin(word_class, CONTENT_CLASSES)
     mark = np.isin(word_class, ["punctuation", END])
@@ -265,31 +271,24 @@ def _translation_gates(trained: Trained, split: str, limit: int) -> TokenGates:
     task, model = trained.task, trained.model
     pairs = first_pairs(task.pairs[split], limit)
     device = model.output_bias.device
-    parts: dict[int, tuple[list[np.ndarray], dict[str, list[np.ndarray]]]] = {}
+    parts: dict[int, dict[str, np.ndarray]] = {}
     for indices in token_batches(pairs, 2000):
         batch = collate(pairs, indices, device)
 
         def call(batch=batch) -> None:
             memory = model.encode(batch.source, batch.source_lengths)
-            model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
+            model.decode(batch.inputs, model.start(memory), memory)
 
-        decoder = [r for r in recorded(model, False, call) if "decoder" in r.module]
+        decoder: dict[tuple[str, int], list[GateRecord]] = {}
+        for record in recorded(model, False, call):  # with input feeding, one a step
+            if "decoder" in record.module:
+                decoder.setdefault((record.module, record.layer), []).append(record)
+        values = {kind: _side_by_side(decoder.values(), kind) for kind in KINDS}
         for place, sentence in enumerate(indices):
             steps = slice(1, len(pairs.targets[sentence]) + 1)
-            parts[sentence] = [
-                {
-                    kind: getattr(r, f"{kind}_gate")[steps, place].float().cpu().numpy()
-                    for kind in KINDS
-                }
-                for r in decoder
-            ]
-    sizes = [part["input"].shape[1] for part in parts[0]]
-    gates = {
-        kind: np.concatenate(
-            [np.concatenate([p[kind] for p in parts[i]], 1) for i in range(len(pairs))]
-        )
-        for kind in KINDS
-    }
+            parts[sentence] = {kind: values[kind][steps, place] for kind in KINDS}
+    sizes = [of_layer[0].input_gate.shape[2] for of_layer in decoder.values()]
+    gates = {kind: np.concatenate([parts[i][kind] for i in range(len(pairs))]) for kind in KINDS}
     lengths = [len(target) for target in pairs.targets]
     labels = _labels_of_subwords(trained, split, pairs)
     layers = np.repeat(np.arange(len(sizes)), sizes)
@@ -307,7 +306,7 @@ def _labels_of_subwords(trained: Trained, split: str, pairs: Pairs) -> dict[str,
         ]
         text = "".join(pieces)
         starts = np.cumsum([0, *map(len, pieces)])
-        spans = {m.start(): m for m in re.finditer(r"\w+", text)}
+        spans = {m.start(): m for m in WORD.finditer(text)}
         word_of = np.full(len(text) + 1, -1)
         for start, found in spans.items():
             word_of[start : found.end()] = start
@@ -317,7 +316,7 @@ def _labels_of_subwords(trained: Trained, split: str, pairs: Pairs) -> dict[str,
         for piece, start, end in zip(pieces, starts, starts[1:], strict=False):
             first = start + (len(piece) > 1 and piece.startswith(" "))
             place = word_of[first]
-            word = spans[place].group().lower() if place >= 0 else None
+            word = APOSTROPHE.sub("'", spans[place].group().lower()) if place >= 0 else None
             function.append(word in FUNCTION_WORDS)
             content.append(word is not None and word not in FUNCTION_WORDS)
             boundary.append(any(start <= s < end and s > 1 for s in clause_starts))

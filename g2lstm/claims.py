@@ -138,7 +138,8 @@ def collect_evidence(
     alignment: Iterable[dict[str, Any]],
 ) -> Evidence:
     """`Evidence` from runs and, in their order, the measurements on them."""
-    keys = [(run.config["gate"], run.config["seed"]) for run in (runs := list(runs))]
+    runs = list(runs)
+    keys = [(run.config["gate"], run.config["seed"]) for run in runs]
     if len(set(keys)) < len(keys):
         raise ValueError("two runs have the same gate and seed; give those in default settings")
     parts = (dict(zip(keys, part, strict=True)) for part in (runs, compression, alignment))
@@ -162,7 +163,7 @@ def _over_seeds(
     unit: str | None = None,
     paper: float | None = None,
 ) -> list[Statistic]:
-    """The statistic with ``value(key of gate 1, key of gate 2, ...)`` a seed; none without seeds."""
+    """The statistic that ``value`` gives for the runs of ``gates``, by seed; none without seeds."""
     found = {seed: value(*((gate, seed) for gate in gates)) for seed in evidence.seeds(*gates)}
     found = {seed: number for seed, number in found.items() if number is not None}
     if not found:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -45,7 +44,7 @@ class Round:
         _check_positive("step", self.step)
 
     def __call__(self, block: Tensor) -> Tensor:
-        return (block / self.step).round() * self.step
+        return (block / self.step).round() * self.step + 0.0  # -0 and 0 are one value
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,8 @@ def compress(
         The compressed copy, on the same device and in the same mode.
 
     Raises:
-        CompressionError: an unknown gate or matrix, nothing chosen, or no LSTM in the model.
+        CompressionError: an unknown gate or matrix, nothing chosen or nothing there of what is
+            chosen, no LSTM in the model, or one that is factored already.
     """
     compressed = copy.deepcopy(model)
     with torch.no_grad():
@@ -198,7 +198,7 @@ def gate_blocks(
 
 def bits_per_weight(block: Tensor) -> int:
     """Bits that tell the values of ``block`` apart, all of them stored equally long; at least 1."""
-    return max(1, int(np.ceil(np.log2(len(torch.unique(block))))))
+    return max(1, (len(torch.unique(block)) - 1).bit_length())
 
 
 def _chosen_blocks(
@@ -211,15 +211,24 @@ def _chosen_blocks(
     if not gates or not (matrices or biases):
         raise CompressionError("nothing is chosen: name at least one gate and one matrix")
     context: Mapping[str, slice] = getattr(model, "context_columns", {})
+    found = False
     for module, lstm in lstms:
+        if any(own_name.startswith("left") for own_name, _ in lstm.named_parameters()):
+            raise CompressionError(
+                f"{module or type(lstm).__name__} is factored already: compress it before"
+            )
         for own_name, parameter in lstm.named_parameters(recurse=False):
             name = f"{module}.{own_name}" if module else own_name
             columns = _columns(name, own_name, matrices, biases, context)
             if columns is None:
                 continue
+            found = True
             for gate in gates:
                 block = parameter.detach().chunk(4)[GATE_BLOCKS[gate]]
                 yield f"{name}: {gate}", block if block.dim() == 1 else block[:, columns]
+    if not found:
+        chosen = ", ".join((*matrices, *(["biases"] if biases else [])))
+        raise CompressionError(f"{type(model).__name__} has nothing of what is chosen: {chosen}")
 
 
 def _columns(

@@ -1,6 +1,7 @@
 """Where the gates of a trained model stand: by layer, by mode, on a text and on one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ def measure_gate_profile(trained: Trained) -> dict[str, Any]:
     """Histograms, saturation and mean of the gates on the test text.
 
     Returns:
-        By "evaluation", "training" and "sentence" (evaluation mode, the first test sentence of ten
-        words or more alone): a list with a dict for all layers together and for each layer and
-        direction: ``module``, ``layer``, ``reverse`` (all None for all together), "input" and
-        "forget" as `inspection.gate_summary` has them.
+        By "evaluation", "training" and "sentence" (evaluation mode, alone the first test sentence
+        of ten words, or target subwords, or more; where there is none, the longest): a list with a
+        dict for all layers together and for each layer and direction: ``module``, ``layer``,
+        ``reverse`` (all None for all together), "input" and "forget" as `inspection.gate_summary`
+        has them.
     """
     text, sentence = _calls(trained)
     return {
@@ -56,22 +58,23 @@ def _calls(trained: Trained) -> tuple[Callable[[], None], Callable[[], None]]:
             memory = model.encode(batch.source, batch.source_lengths)
             model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
 
-        long = (i for i, target in enumerate(pairs.targets) if len(target) >= LEAST_WORDS)
-        one = next(long, 0)
+        one = _long(pairs.targets)
         return lambda: run(list(range(min(PAIRS, len(pairs))))), lambda: run([one])
 
     device = model.embedding.weight.device
     strands = batchify(task.corpus.test[: STRANDS * STEPS], STRANDS).to(device)
     end = task.corpus.vocabulary.index[END]
     tokens = task.corpus.test.tolist()
-    start = 0
-    for place, token in enumerate(tokens):
-        if token == end:
-            if place - start >= LEAST_WORDS:
-                break
-            start = place + 1
-    sentence = torch.tensor([end, *tokens[start:place]], device=device)[:, None]
+    ends = [-1, *(place for place, token in enumerate(tokens) if token == end)]
+    sentences = [tokens[before + 1 : place] for before, place in pairwise(ends)]
+    sentence = torch.tensor([end, *sentences[_long(sentences)]], device=device)[:, None]
     return lambda: model(strands), lambda: model(sentence)
+
+
+def _long(sentences: Sequence[Sequence[int]]) -> int:
+    """Index of the first sentence of `LEAST_WORDS` or more; where there is none, of the longest."""
+    long = (i for i, sentence in enumerate(sentences) if len(sentence) >= LEAST_WORDS)
+    return next(long, max(range(len(sentences)), key=lambda i: len(sentences[i])))
 
 
 GATE_PROFILE = Measurement("gate_profile", measure_gate_profile, ("inspection", "gate_profile"))

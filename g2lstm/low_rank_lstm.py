@@ -57,7 +57,7 @@ class LowRankLSTM(nn.LSTM):
             device="meta",
         )  # fmt: skip
         self.rank = LowRank(rank).rank
-        self.matrices = tuple(matrices)
+        self.matrices = (matrices,) if isinstance(matrices, str) else tuple(matrices)
         if not self.matrices or not set(self.matrices) <= set(KINDS):
             raise CompressionError(
                 f"matrices must be some of {', '.join(KINDS)}, got {self.matrices!r}"
@@ -65,8 +65,6 @@ class LowRankLSTM(nn.LSTM):
         options = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         sizes = {name: part.shape[1] for name, part in self.named_parameters() if part.dim() == 2}
         self._parameters.clear()
-        # torch.nn.LSTM lists its parameters, and looks up the dtype of the first one.
-        self._flat_weight_names, self._all_weights = ["weight_ih_l0"], []
         h = hidden_size
         for name, columns in sizes.items():  # weight_ih_l0, weight_hh_l0, weight_ih_l0_reverse, ...
             _, kind, suffix = name.split("_", 2)
@@ -81,7 +79,10 @@ class LowRankLSTM(nn.LSTM):
                 self.register_parameter(
                     f"bias_{suffix}", nn.Parameter(torch.zeros(4 * h, **options))
                 )
-        self._flat_weights = [self.weight_ih_l0]
+        # torch.nn.LSTM lists its parameters, for copies, and looks up the dtype of the first one.
+        self._flat_weights_names = list(self._parameters)
+        self._all_weights = [self._flat_weights_names]
+        self._init_flat_weights()
 
     @classmethod
     def from_lstm(
@@ -93,8 +94,10 @@ class LowRankLSTM(nn.LSTM):
         temperature of a sharpened gate is worked into the weights.
 
         Raises:
-            CompressionError: see `LowRankLSTM`; or a layer with projections.
+            CompressionError: see `LowRankLSTM`; or a layer with projections, or factored already.
         """
+        if isinstance(lstm, cls):
+            raise CompressionError(f"the layer is factored already, to rank {lstm.rank}")
         if lstm.proj_size > 0:
             raise CompressionError(f"proj_size={lstm.proj_size} is not supported, only 0")
         weight = lstm.weight_hh_l0
@@ -111,21 +114,17 @@ class LowRankLSTM(nn.LSTM):
                 if part == "bias":
                     value = getattr(lstm, f"bias_ih_{suffix}") + getattr(lstm, f"bias_hh_{suffix}")
                     value[: 2 * lstm.hidden_size] /= temperature
-                elif part == "left":
-                    blocks = getattr(lstm, f"weight_{suffix}").chunk(4)[:2]
-                    value = torch.stack(
-                        [LowRank(target.shape[2]).factors(block)[0] for block in blocks]
-                    )
-                    value /= temperature
-                else:
+                    target.copy_(value)
+                elif part == "weight":
                     i, f, g, o = getattr(lstm, name).chunk(4)
-                    if f"left_{suffix}" in compact._parameters:
-                        r = getattr(compact, f"left_{suffix}").shape[2]
-                        i, f = (LowRank(r).factors(block)[1] for block in (i, f))
-                    else:
+                    left = compact._parameters.get(f"left_{suffix}")
+                    if left is None:
                         i, f = i / temperature, f / temperature
-                    value = torch.cat([i, f, g, o])
-                target.copy_(value)
+                    else:
+                        method = LowRank(left.shape[2])
+                        (left_i, i), (left_f, f) = method.factors(i), method.factors(f)
+                        left.copy_(torch.stack([left_i, left_f]) / temperature)
+                    target.copy_(torch.cat([i, f, g, o]))
         return compact
 
     def flatten_parameters(self) -> None:

@@ -25,6 +25,7 @@ from g2lstm.low_rank_lstm import LowRankLSTM
 
 RESTS = ("float32", "int8")
 MOST_BITS = 8  # of a code
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
 
 def pack_bits(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -65,7 +66,8 @@ def save_packed(model: nn.Module, path: Path | str, rest: str = "float32") -> No
             header[name] = {"same": seen[id(tensor)]}
             continue
         seen[id(tensor)] = name
-        blocks = tensor.detach().cpu().chunk(4 if name in lstms else 1)
+        whole = tensor.detach().cpu()
+        blocks = whole.chunk(4) if name in lstms else [whole]
         header[name] = {"dtype": str(tensor.dtype).removeprefix("torch."), "blocks": []}
         for index, block in enumerate(blocks):
             key = f"{name}/{index}"
@@ -87,7 +89,7 @@ def load_packed(path: Path | str, model: nn.Module) -> None:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["g2lstm_packed"])
             state = {
-                name: torch.cat(
+                name: _joined(
                     [
                         _restored(
                             about, lambda suffix, key=f"{name}/{i}": file.get_tensor(key + suffix)
@@ -99,7 +101,9 @@ def load_packed(path: Path | str, model: nn.Module) -> None:
                 if "same" not in entry
             }
         state |= {name: state[e["same"]] for name, e in header.items() if "same" in e}
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (
+        OSError, SafetensorError, LookupError, ValueError, RuntimeError, AttributeError, TypeError,
+    ) as error:  # fmt: skip
         raise CheckpointError(f"{path} holds no packed weights: {error}") from error
     own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     other = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -172,15 +176,23 @@ def _lstm_matrices(model: nn.Module) -> set[str]:
 
 def _stored(block: Tensor, rest: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """How a block is stored, and the tensors that hold it."""
-    bits = bits_per_weight(block)
-    if block.is_floating_point() and bits <= MOST_BITS and block.numel() > 2**bits:
-        values, codes = torch.unique(block, return_inverse=True)
+    if not block.is_floating_point():
+        return {}, {"": block}
+    raw = block.view(INTEGERS[block.element_size()])  # 0 and -0 are equal, their bits are not
+    bits = bits_per_weight(raw)
+    if bits <= MOST_BITS and block.numel() > 2**bits:
+        values, codes = torch.unique(raw, return_inverse=True)
         packed = torch.from_numpy(pack_bits(codes.numpy(), bits))
-        return {"bits": bits, "shape": list(block.shape)}, {"": packed, ".values": values}
-    if rest == "int8" and block.is_floating_point() and block.dim() >= 2:
+        table = values.view(block.dtype)
+        return {"bits": bits, "shape": list(block.shape)}, {"": packed, ".values": table}
+    if rest == "int8" and block.dim() >= 2:
         codes, step = Integers(8).codes(block)
         return {"int8": True}, {"": codes, ".step": step}
     return {}, {"": block}
+
+
+def _joined(blocks: list[Tensor]) -> Tensor:
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks)  # a number cannot be concatenated
 
 
 def _restored(about: Mapping[str, Any], tensor) -> Tensor:

@@ -94,7 +94,7 @@ def plot_gate_densities(frame: pd.DataFrame, *, limit: float = 4.0) -> Figure:
         limit: upper end of the density axis (below tau = 1 the density has no bound).
     """
     panels = list(frame.groupby("a", sort=False))
-    figure, axes = _panels(1, len(panels), width=3.1, height=3.0)
+    figure, axes = panels(1, len(panels), width=3.1, height=3.0)
     temperatures = sorted(frame["temperature"].unique())
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, len(temperatures)))
     for axis, (a, panel) in zip(axes[0], panels, strict=True):
@@ -118,7 +118,7 @@ def plot_gate_sample(
         title: title of the figure.
         limit: upper end of the density axis; the legend gives the share in the highest bin.
     """
-    figure, axes = _panels(1, 1, width=6.2, height=3.4)
+    figure, axes = panels(1, 1, width=6.2, height=3.4)
     axis = axes[0, 0]
     shares, edges = np.histogram(values, bins=50, range=(0, 1))
     shares = shares / shares.sum()
@@ -139,7 +139,7 @@ def plot_proposition(frame: pd.DataFrame, *, ylabel: str = "P(G ≥ 1 − ε)") 
         ylabel: what the probability is of.
     """
     panels = list(frame.groupby("temperature"))
-    figure, axes = _panels(1, len(panels), width=2.6, height=3.0)
+    figure, axes = panels(1, len(panels), width=2.6, height=3.0)
     for axis, (temperature, panel) in zip(axes[0], panels, strict=True):
         panel = panel.sort_values("a")
         band = {"color": GATE_COLOURS["sharpened"], "alpha": 0.35, "linewidth": 0}
@@ -167,7 +167,7 @@ def plot_gate_histograms(histograms: Mapping[str, Mapping[str, np.ndarray]]) -> 
     columns = list(next(iter(histograms.values())))
     height = 2.3 if len(histograms) > 1 else 2.7
     width = 3.8 if len(columns) < 3 else 2.6
-    figure, axes = _panels(len(histograms), len(columns), width=width, height=height)
+    figure, axes = panels(len(histograms), len(columns), width=width, height=height)
     for row, (model, shares_of) in zip(axes, histograms.items(), strict=True):
         colour = GATE_COLOURS.get(model, OTHER_COLOURS[0])
         for axis, column in zip(row, columns, strict=True):
@@ -201,9 +201,9 @@ def plot_gate_curves(
         xlabel, ylabel: labels of the axes.
         log_y: whether the y axis is logarithmic.
     """
-    figure, axes = _panels(1, 1, width=6.2, height=3.8)
+    figure, axes = panels(1, 1, width=6.2, height=3.8)
     axis = axes[0, 0]
-    colours = _colours(frame["gate"].unique())
+    colours = gate_colours(frame["gate"].unique())
     for gate, colour in colours.items():
         line = frame[frame["gate"] == gate].groupby(x)[y].agg(["mean", "min", "max"])
         look = {"color": colour, "marker": GATE_MARKERS.get(gate)}
@@ -252,9 +252,9 @@ def plot_test_metric(
         ylabel: label of the axis.
         floor: the least perplexity possible, where it is known; drawn as a dashed line.
     """
-    figure, axes = _panels(1, 1, width=5.2, height=3.6)
+    figure, axes = panels(1, 1, width=5.2, height=3.6)
     axis = axes[0, 0]
-    colours = _colours(frame["gate"].unique())
+    colours = gate_colours(frame["gate"].unique())
     for place, (gate, colour) in enumerate(colours.items()):
         values = frame[frame["gate"] == gate].sort_values("seed")[y].to_numpy()
         spread = place + np.linspace(-0.15, 0.15, len(values)) if len(values) > 1 else [place]
@@ -285,7 +285,7 @@ def plot_attention(weights: np.ndarray, source: Sequence[str], target: Sequence[
             "source subwords"
         )
     width, height = 2.2 + 0.34 * len(source), 2.0 + 0.3 * len(target)
-    figure, axes = _panels(1, 1, width=width, height=height)
+    figure, axes = panels(1, 1, width=width, height=height)
     axis = axes[0, 0]
     image = axis.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     axis.set_xticks(range(len(source)), source, rotation=90)
@@ -304,11 +304,13 @@ class _Figure(Figure):
         return picture.getvalue()
 
 
-def _panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, np.ndarray]:
+def panels(
+    rows: int, columns: int, *, width: float, height: float, sharex: bool = True
+) -> tuple[Figure, np.ndarray]:
     """A figure with rows x columns axes of width x height inches each, with common scales."""
     figure = _Figure(figsize=(width * columns, height * rows), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)  # or the "1" of a scale touches the next one's "0"
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    axes = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False)
     return figure, axes
 
 
@@ -319,7 +321,7 @@ def _draw_floor(axis: Axes, floor: float | None) -> None:
         axis.text(0.01, floor, f"entropy floor {floor:.2f}", color="0.3", **place)
 
 
-def _colours(names: Iterable[str]) -> dict[str, str]:
+def gate_colours(names: Iterable[str]) -> dict[str, str]:
     """Colour of each name: the paper's gates first and in its order, then the others as given."""
     names = list(names)
     gates = [gate for gate in GATE_COLOURS if gate in names]

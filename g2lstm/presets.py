@@ -5,6 +5,10 @@ from typing import Any
 
 from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
 
+ANALYSIS = {
+    "limit": 10_000, "sentences": 200, "directions": 5, "points": 9, "surface_limit": 5_000,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -22,6 +26,9 @@ class Preset:
         threads: of torch on the CPU; part of what makes a run repeat exactly.
         seeds: of the grid.
         for_corpus: other values of single settings for a corpus of this name.
+        ablations: G2-LSTMs in other settings that the grid trains too: arguments of `configure`.
+        analysis: how much is measured on a trained run: ``limit``, ``sentences``, ``directions``,
+            ``points`` and ``surface_limit``, see `robustness` and `sensitivity`.
     """
 
     corpus: str
@@ -33,6 +40,8 @@ class Preset:
     threads: int = 1
     seeds: tuple[int, ...] = (1, 2, 3)
     for_corpus: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ablations: tuple[dict[str, Any], ...] = ()
+    analysis: dict[str, int] = field(default_factory=lambda: dict(ANALYSIS))
 
 
 LANGUAGE_MODEL = {
@@ -50,6 +59,17 @@ LANGUAGE_MODEL = {
             clip=1.0, alpha=0.0, beta=0.0,
         ),
         evaluation={"cache_pointer": False},
+        # One setting at a time, and the authors' details as switches.
+        ablations=(
+            {"noise_probability": 0.0},
+            {"noise_probability": 0.5},
+            {"noise_probability": 1.0},
+            {"temperature": 0.5},
+            {"temperature": 2.0},
+            {"schedule": "exponential", "temperature": 2.0, "temperature_end": 0.5},
+            {"overrides": {"noise_eps": 1e-6}},
+        ),
+        analysis=ANALYSIS | {"limit": 20_000},
     ),
     # Penn Treebank on one core in less than 40 minutes.
     "small": Preset(
@@ -65,6 +85,7 @@ LANGUAGE_MODEL = {
             clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
         ),
         evaluation={"cache_pointer": True},
+        ablations=({"noise_probability": 1.0},),
     ),
     # The paper's own model and AWD-LSTM's training, for a GPU.
     "paper": Preset(
@@ -74,6 +95,7 @@ LANGUAGE_MODEL = {
             epochs=500, finetune_epochs=500, batch_size=80, precision="bfloat16"
         ),
         evaluation={"cache_pointer": True},
+        ablations=({"noise_probability": 1.0},),
     ),
 }  # fmt: skip
 
@@ -91,6 +113,9 @@ TRANSLATION = {
         ),
         data={"merges": 400, "joint": False, "max_length": 100},
         evaluation={"beam_size": 5, "length_penalty": 1.0},
+        analysis={
+            "limit": 3_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 1_500,
+        },
     ),
     # Multi30k on one core in about 40 minutes.
     "small": Preset(

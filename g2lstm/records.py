@@ -120,10 +120,12 @@ def read_bleu_statistics(run: Run) -> np.ndarray:
 def copy_records(runs: Iterable[Run], results: Path) -> None:
     """Copy the records of ``runs`` to ``results``/runs, for publication.
 
-    Neither weights nor translations are copied: the latter are too near to the corpus's text.
+    What was measured on their weights is copied too; neither weights nor translations are: the
+    latter are too near to the corpus's text.
     """
     for run in runs:
         target = results / "runs" / Path(*run.directory.resolve().parts[-5:])
         names = [BLEU_STATISTICS] if run.config["task"] == "translation" else []
+        names += [f"{MEASUREMENTS}/{p.name}" for p in run.directory.glob(f"{MEASUREMENTS}/*.json")]
         for name in (*RECORDS, *names):
             write_text(target / name, (run.directory / name).read_text(encoding="utf-8"))

@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 
 from g2lstm.experiments import GATE_SETTINGS
+from g2lstm.paper import TABLES as TABLES_OF_PAPER
+from g2lstm.paper import TABLES_OF
 from g2lstm.plots import GATE_LABELS
 from g2lstm.provenance import provenance
 from g2lstm.records import Run, read_bleu_statistics
 from g2lstm.scoring import TOKENISED_BLEU, paired_bootstrap
 
-# The paper's Penn Treebank table: test perplexity with the cache pointer, uncompressed.
-PAPER_PTB_PERPLEXITY = {"sigmoid": 52.8, "sharpened": 53.2, "gumbel": 52.1}
-
-# The paper's BLEU, uncompressed, as multi-bleu.perl computes it.
-PAPER_BLEU = {
-    "IWSLT'14 de-en": {"sigmoid": 31.00, "sharpened": 29.73, "gumbel": 31.95},
-    "WMT'14 en-de": {"sigmoid": 21.89, "sharpened": 21.64, "gumbel": 22.43},
-}
+PAPER_PTB_PERPLEXITY, *_bleu = (
+    {gate: row["result"] for gate, row in TABLES_OF_PAPER[name].items()}
+    for names in TABLES_OF.values()
+    for name in names
+)
+PAPER_BLEU = dict(zip(TABLES_OF["translation"], _bleu, strict=True))
 
 # What the notebooks of the results save: tables as <task>_<corpus><name>, figures as
 # <task>_<corpus>_<name>.

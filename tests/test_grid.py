@@ -14,14 +14,19 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from g2lstm.experiments import configure, gate_settings
 from g2lstm.gates import GATES
+from g2lstm.presets import PRESETS
+from g2lstm.studies import TABLES
 from sources import MODULES, NOTEBOOKS, ROOT, own_imports, text
 
 # Stands in for a training run: a job that is killed after its first epoch goes on from there.
 TRAIN = """
 import json, os, time
 from g2lstm.experiments import configure, run_directory
-about = {"task": task, "languages": globals().get("languages")}
+about = {"task": task, "languages": globals().get("languages"), "overrides": overrides}
+about |= {"temperature": temperature, "noise_probability": noise_probability}
+about |= {"schedule": schedule, "temperature_end": temperature_end}
 folder = run_directory(configure(preset=preset, corpus=corpus, gate=gate, seed=seed, **about))
 assert gate != os.environ.get("FAIL"), "told to fail"
 resumed = (folder / "state").is_dir()
@@ -43,8 +48,31 @@ for name in names:
     path.write_text("made")
 print(preset, corpus, seeds)
 """
-LANGUAGE_MODEL = "preset = corpus = gate = seed = None"
-TRANSLATION = f"languages = examples = {LANGUAGE_MODEL}"
+# Stand for the analyses, which are in the package's `studies`, and for the report.
+STUDY = """
+from pathlib import Path
+from g2lstm.studies import FIGURES, TABLES
+kind = task.replace("-", "_")
+label = f"{corpus}-{languages}" if kind == "translation" else corpus
+names = [f"tables/{kind}_{label}_{t}.{s}" for t in TABLES[notebook] for s in ("csv", "md")]
+names += [f"figures/{kind}_{label}_{f}.{s}" for f in FIGURES[notebook] for s in ("png", "svg")]
+for name in names:
+    path = Path("results", preset, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("made")
+"""
+REPORT = """
+from pathlib import Path
+for name in ("report.md", "claims.json"):
+    Path("results", preset, name).write_text("made")
+print(experiments, seeds)
+"""
+LANGUAGE_MODEL = """
+preset = corpus = gate = seed = temperature = noise_probability = temperature_end = None
+schedule = "constant"
+overrides = {}
+"""
+TRANSLATION = f"languages = examples = None{LANGUAGE_MODEL}"
 STAND_INS = {
     "00_gumbel_gates": ("figures = None", "assert figures == 'results/quick/figures'"),
     "01_language_model": (LANGUAGE_MODEL, "task = 'language-model'" + TRAIN),
@@ -57,6 +85,14 @@ STAND_INS = {
         "preset = corpus = languages = seeds = save = None",
         "kind = 'translation'" + RESULTS,
     ),
+    **{
+        name: (
+            "preset = task = corpus = languages = seeds = save = None",
+            f"notebook = {name!r}" + STUDY,
+        )
+        for name in TABLES
+    },
+    "09_report": ("preset = experiments = seeds = save = None", REPORT),
 }
 
 
@@ -64,7 +100,12 @@ KINDS = ("language_model", "translation")
 ALL_RULES = {
     "gumbel_gates",
     *(f"{kind}_run_{gate}" for kind in KINDS for gate in GATES),
-    *(f"{kind}_results" for kind in KINDS),
+    *(f"{kind}_{name}" for kind in KINDS for name in ("results", *(n[3:] for n in TABLES))),
+    *(
+        f"language_model_run_{gate_settings(configure(**settings))}"
+        for settings in PRESETS["language-model"]["quick"].ablations
+    ),
+    "final_report",
 }
 
 
@@ -149,10 +190,16 @@ def test_goes_on_after_a_kill(done):
         "00_gumbel_gates",
         *(f"03_translation_grammar-de-en_{gate}_seed-1" for gate in GATES),
         "04_translation_results_grammar-de-en",
+        *(f"{name}_translation_grammar-de-en" for name in TABLES),
+        "09_report",
     }
     results = done.folder / "results/quick/notebooks/04_translation_results_grammar-de-en.ipynb"
     (output,) = nbformat.read(results, as_version=4).cells[-1].outputs
     assert output.text == "quick grammar [1]\n"
+    report = done.folder / "results/quick/notebooks/09_report.ipynb"
+    (output,) = nbformat.read(report, as_version=4).cells[-1].outputs
+    about = {"task": "translation", "corpus": "grammar", "languages": "de-en"}
+    assert output.text == f"{[about]} [1]\n"
 
 
 def test_skips_what_is_done_even_if_touched(done):
@@ -181,6 +228,8 @@ def test_runs_what_is_missing(done):
         "03_translation: quick, grammar-de-en, sigmoid, seed 1",
         "03_translation: quick, grammar-de-en, sigmoid, seed 5",
         "04_translation_results: quick, grammar-de-en",
+        *(f"{name}: quick, grammar-de-en" for name in TABLES),
+        "09_report: quick",
     ]
     summary.write_text(content)
 
@@ -217,15 +266,13 @@ def test_inputs_hold_all_that_the_notebooks_import(done):
 
 
 def test_a_failed_job_stops_no_other_and_leaves_its_notebook(done):
-    output, _ = (
-        process := done.make("SEEDS=2", "TASK=language-model", FAIL="gumbel")
-    ).communicate()
+    output, _ = (process := done.make("SEEDS=2", "TASK=translation", FAIL="gumbel")).communicate()
     assert process.returncode != 0
     assert "told to fail" in output
     assert "Not finished" in output
-    finished = {f"language-model/{gate}/seed-2" for gate in ("sigmoid", "sharpened")}
+    finished = {f"translation/{gate}/seed-2" for gate in ("sigmoid", "sharpened")}
     assert finished <= done.summaries().keys()
-    partial = done.folder / "logs/quick/01_language_model_grammar_gumbel_seed-2.log.ipynb"
+    partial = done.folder / "logs/quick/03_translation_grammar-de-en_gumbel_seed-2.log.ipynb"
     assert "told to fail" in partial.read_text()
     assert not list(done.folder.glob("results/quick/notebooks/*gumbel_seed-2.ipynb"))
 
@@ -243,7 +290,9 @@ def test_a_corpus_chooses_its_tasks(done, tmp_path):
     for label, plan in plans.items():
         kind = "03_translation" if "-" in label else "01_language_model"
         assert f"{kind}: quick, {label}, gumbel, seed 1" in plan
-        assert len(plan) == 4, "three gates and their comparison"
+        runs = [line for line in plan if line.startswith(kind)]
+        assert len(runs) == (3 if "-" in label else 10), "three gates, and other settings of one"
+        assert len(plan) == len(runs) + 1 + len(TABLES) + 1, "comparison, analyses and report"
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,14 @@ LAYERS = (
     "gate_profile",
     "case_study",
     "sensitivity",
+    "paper",
+    "claims",
     "plots",
     "results",
+    "analysis",
+    "analysis_plots",
+    "studies",
+    "report",
 )
 
 # Where conda's name is not that of pip.
@@ -174,6 +180,11 @@ def test_the_notebooks_are_there():
         "02_language_model_results",
         "03_translation",
         "04_translation_results",
+        "05_compression",
+        "06_gate_values",
+        "07_case_study",
+        "08_sensitivity",
+        "09_report",
     ]
 
 

@@ -1,0 +1,126 @@
+"""The report: verdicts, statistics and results of a preset, as JSON and as Markdown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from g2lstm.analysis import compression_table, statistics_table, verdict_table
+from g2lstm.case_study import ALIGNMENT
+from g2lstm.claims import RULE, Evidence, Statistic, collect_evidence, judge, verdict_rows
+from g2lstm.experiments import TASKS, ParameterError, corpus_label, results_directory
+from g2lstm.files import write_json, write_text
+from g2lstm.provenance import provenance
+from g2lstm.robustness import COMPRESSION, PAPER_SETTINGS
+from g2lstm.studies import Study, open_study
+
+
+def open_studies(
+    preset: str,
+    experiments: list[dict[str, Any]] | None = None,
+    seeds: list[int] | None = None,
+    save: bool = False,
+) -> list[Study]:
+    """The studies that a report is about.
+
+    Args:
+        preset: of the runs.
+        experiments: a dict each with ``task`` and, on demand, ``corpus`` and ``languages``;
+            default: both tasks on the preset's corpora.
+        seeds, save: see `studies.open_study`.
+
+    Raises:
+        ParameterError, RunError: see `studies.open_study`; or an unknown entry.
+    """
+    if experiments is None:
+        experiments = [{"task": task} for task in TASKS]
+    known = {"task", "corpus", "languages"}
+    for experiment in experiments:
+        if not isinstance(experiment, dict) or not {"task"} <= experiment.keys() <= known:
+            raise ParameterError(
+                f"an experiment is a dict with task, corpus, languages: {experiment!r}"
+            )
+    return [
+        open_study("09_report", preset=preset, seeds=seeds, save=save, **experiment)
+        for experiment in experiments
+    ]
+
+
+def evidence_of(study: Study) -> Evidence:
+    """What the claims are judged by, from the runs of a study in default settings."""
+    compression = [found for _, found in study.measure(COMPRESSION)]
+    alignment = [found for _, found in study.measure(ALIGNMENT)]
+    label = corpus_label(study.example)
+    return collect_evidence(study.example.task, label, study.runs, compression, alignment)
+
+
+def judge_all(studies: Sequence[Study]) -> list[Statistic]:
+    """The statistics of all claims on all corpora, by claim."""
+    found = [statistic for study in studies for statistic in judge(evidence_of(study))]
+    return sorted(found, key=lambda statistic: statistic.claim)
+
+
+def results_table(study: Study) -> pd.DataFrame:
+    """The paper's table for one corpus, the paper's own numbers beside it."""
+    return compression_table(study.measure(COMPRESSION))
+
+
+def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Statistic]) -> None:
+    """Write ``claims.json`` and ``report.md`` to the folder of results.
+
+    Args:
+        preset: of the runs.
+        studies: one a corpus.
+        statistics: as `judge_all` returns them.
+    """
+    command = f"make reproduce PRESET={preset}"
+    runs = [
+        {
+            "run": "/".join(run.directory.parts[-5:]),
+            "commit": run.provenance["commit"],
+            "command": run.provenance["command"],
+        }
+        for study in studies
+        for run in study.runs
+    ]
+    record = provenance(f"{command} (09_report)", runs=runs)
+    folder = results_directory(preset)
+    claims: dict[str, Any] = {
+        "rule": RULE,
+        "verdicts": verdict_rows(statistics),
+        "statistics": [statistic.as_dict() for statistic in statistics],
+        "provenance": record,
+    }
+    write_json(folder / "claims.json", claims)
+    parts = [
+        f"# Report on the preset `{preset}`",
+        f"Commit {record['commit']}{' with changes' if record['modified'] else ''}, "
+        f"{record['time']}, `{command}`, on {record['hardware']['processor']}. Written by "
+        "`notebooks/09_report.ipynb`; the numbers with all digits are in `claims.json`, the runs' "
+        "own records (seed, commit, versions, command) in `runs/`.",
+        "## Verdicts",
+        _markdown(verdict_table(statistics)),
+        "## Results",
+    ]
+    for study in studies:
+        settings = PAPER_SETTINGS[study.example.task]
+        metric = (
+            "BLEU, higher is better"
+            if study.example.task == "translation"
+            else "Perplexity, lower is better"
+        )
+        parts += [
+            f"### {study.example.task.replace('-', ' ')}, {corpus_label(study.example)}",
+            f"{metric}; mean ± standard deviation over seeds, change in brackets. Round: step "
+            f"{settings['step']:g}; clip: {2 * settings['step']:g}; SVD and SVD+: ranks that are "
+            f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, as in the paper. The "
+            "rows marked so are the paper's own, on its own corpora.",
+            _markdown(results_table(study)),
+        ]
+    parts += ["## Statistics", _markdown(statistics_table(statistics)), "## The rule", RULE.strip()]
+    write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    return tabulate(frame, headers="keys", showindex=False, tablefmt="pipe", disable_numparse=True)
