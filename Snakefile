@@ -13,11 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-# With all that they import: what the notebooks use.
-import g2lstm.analysis_plots
-import g2lstm.report
-import g2lstm.results
-import g2lstm.runs
 from g2lstm.corpora import NAMES, SPLITS
 from g2lstm.experiments import (
     NOTEBOOKS,
@@ -35,11 +30,8 @@ from g2lstm.results import FIGURES, TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
 
-MODULES = sorted(
-    os.path.relpath(module.__file__)
-    for name, module in sys.modules.items()
-    if name.split(".")[0] == "g2lstm"
-)
+# What the notebooks use.
+MODULES = sorted(map(str, Path("g2lstm").glob("*.py")))
 
 
 def option(name, default=None):

@@ -1,4 +1,4 @@
-"""Tables and frames over what was measured on trained runs, with the paper's numbers beside."""
+"""Tables of robustness and of ablations over measured runs, with the paper's numbers beside."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from g2lstm import paper
-from g2lstm.claims import Statistic, verdict_rows
 from g2lstm.experiments import GATE_SETTINGS
 from g2lstm.plots import GATE_LABELS
 from g2lstm.records import Run
@@ -37,7 +36,7 @@ def compression_table(measured: Measured) -> pd.DataFrame:
         Columns model, seeds and those of the paper's table; below our rows the paper's own, marked
         as such. The change is against the result of the same row.
     """
-    groups = _by_model(measured)
+    groups = by_model(measured)
     task = next(iter(groups.values()))[0][0].config["task"]
     rows = []
     for model, pairs in groups.items():
@@ -106,142 +105,6 @@ def curves_frame(measured: Measured) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def profile_frame(measured: Measured) -> pd.DataFrame:
-    """`gate_profile.GATE_PROFILE` of all runs: a row a run, mode, layer and kind of gate."""
-    rows = []
-    for run, profile in measured:
-        about = {
-            "model": run_label(run), "gate": run_key(run), "seed": run.config["seed"],
-            "temperature": run.config["temperature"],
-            "noise_probability": run.config["noise_probability"],
-        }  # fmt: skip
-        for mode, parts in profile.items():
-            for part in parts:
-                layer = "all" if part["layer"] is None else _layer_name(part)
-                for kind in ("input", "forget"):
-                    rows.append(about | {"mode": mode, "layer": layer, "kind": kind} | part[kind])
-    return pd.DataFrame(rows)
-
-
-def gate_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Saturation and mean of both gates by model: on the text, on one sentence, in training mode.
-
-    Args:
-        frame: as `profile_frame` makes it.
-    """
-    rows = []
-    together = frame[frame["layer"] == "all"]
-    for model, group in together.groupby("model", sort=False):
-        row: dict[str, Any] = {"model": model, "seeds": group["seed"].nunique()}
-        for mode in ("evaluation", "sentence", "training"):
-            for kind in ("input", "forget"):
-                part = group[(group["mode"] == mode) & (group["kind"] == kind)]
-                row[f"{kind} saturation, {mode}"] = mean_and_spread(part["saturation"])
-        for kind in ("input", "forget"):
-            part = group[(group["mode"] == "evaluation") & (group["kind"] == kind)]
-            row[f"mean {kind} gate"] = mean_and_spread(part["mean"])
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def histograms(
-    frame: pd.DataFrame, mode: str = "evaluation", by: str = "gate", layer: str = "all"
-) -> dict[str, dict[str, np.ndarray]]:
-    """Histograms averaged over seeds, for `plots.plot_gate_histograms`.
-
-    Args:
-        frame: as `profile_frame` makes it.
-        mode: "evaluation", "training" or "sentence".
-        by: the column that names the rows of the figure.
-        layer: which layer; with ``by="layer"`` all of them.
-    """
-    part = frame[frame["mode"] == mode]
-    part = part[part["layer"] != "all"] if by == "layer" else part[part["layer"] == layer]
-    return {
-        str(name): {
-            kind: np.mean(np.stack(group[group["kind"] == kind]["histogram"]), axis=0)
-            for kind in ("input", "forget")
-        }
-        for name, group in part.groupby(by, sort=False)
-    }
-
-
-def paper_histograms() -> dict[str, dict[str, np.ndarray]]:
-    """The paper's histograms, scaled to sum to 1 (they were read off by eye)."""
-    return {
-        f"{GATE_LABELS[gate]} (paper)": {
-            kind: np.asarray(shares) / sum(shares) for kind, shares in kinds.items()
-        }
-        for gate, kinds in paper.HISTOGRAMS.items()
-    }
-
-
-def contrasts_frame(measured: Measured) -> pd.DataFrame:
-    """`case_study.ALIGNMENT` of all runs: a row a run, contrast, gate and layer."""
-    return pd.DataFrame(
-        {"model": run_label(run), "of": run_key(run), "seed": run.config["seed"]} | row
-        for run, found in measured
-        for row in found["contrasts"]
-    )
-
-
-def contrasts_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Effect sizes over all layers: a row a contrast and gate, a column a model.
-
-    A cell is the mean ± standard deviation of Cohen's d over seeds; with one seed its bootstrap
-    interval over sentences instead.
-    """
-    rows = []
-    together = frame[frame["layer"].astype(str) == "all"]
-    for (name, gate), group in together.groupby(["contrast", "gate"], sort=False):
-        row = {"contrast": name, "gate": gate}
-        for model, part in group.groupby("model", sort=False):
-            if len(part) == 1:
-                one = part.iloc[0]
-                row[model] = (
-                    f"{one['effect']:.2f} [{one['effect_low']:.2f}, {one['effect_high']:.2f}]"
-                )
-            else:
-                row[model] = mean_and_spread(part["effect"])
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def means_frame(measured: Measured) -> pd.DataFrame:
-    """Mean gate by group of tokens: a row a run, group and kind of gate."""
-    return pd.DataFrame(
-        {"of": run_key(run), "seed": run.config["seed"]} | row
-        for run, found in measured
-        for row in found["means"]
-    )
-
-
-def units_table(measured: Measured) -> pd.DataFrame:
-    """The unit that marks each contrast best: a row a contrast, gate and model.
-
-    ``AUC`` is on the sentences on which the unit was not chosen, mirrored where the unit is lower
-    on the first group, so that 1/2 is chance and 1 a perfect mark.
-    """
-    rows = []
-    for model, pairs in _by_model(measured).items():
-        found = pd.DataFrame(row for _, m in pairs for row in m["units"])
-        if found.empty:
-            continue
-        for (name, gate), group in found.groupby(["contrast", "gate"], sort=False):
-            auc = 0.5 + (group["auc_held_out"] - 0.5).abs()
-            lower = int((group["auc_held_out"] < 0.5).sum())
-            rows.append(
-                {
-                    "contrast": name,
-                    "gate": gate,
-                    "model": model,
-                    "AUC": mean_and_spread(auc, 3),
-                    "lower on the first group": f"{lower} of {len(group)}",
-                }
-            )
-    return pd.DataFrame(rows)
-
-
 def perturbation_frame(measured: Measured) -> pd.DataFrame:
     """`sensitivity.PERTURBATION`: a row a run and norm, the rise of the loss over directions."""
     rows = []
@@ -259,7 +122,7 @@ def perturbation_frame(measured: Measured) -> pd.DataFrame:
 def gap_table(runs: Iterable[Run]) -> pd.DataFrame:
     """Loss (nats a token) on seen and on test text, and the gap: a row a model."""
     rows = []
-    for model, group in _by_model((run, run.summary) for run in runs).items():
+    for model, group in by_model((run, run.summary) for run in runs).items():
         seen = [np.log(summary["train_perplexity"]) for _, summary in group]
         test = [np.log(summary["test_perplexity"]) for _, summary in group]
         rows.append(
@@ -286,7 +149,7 @@ def ablation_table(measured: Measured, profiles: pd.DataFrame) -> pd.DataFrame:
         strongest low rank costs (nats), the gap between validation and seen text, and the
         saturation of the gates; a row "tau in evaluation" for the default one.
     """
-    groups = _by_model(measured)
+    groups = by_model(measured)
     default = {
         run.config["seed"]: found["loss"] for run, found in groups.get(GATE_LABELS["gumbel"], [])
     }
@@ -297,7 +160,7 @@ def ablation_table(measured: Measured, profiles: pd.DataFrame) -> pd.DataFrame:
             name = "loss_temperature_in_evaluation"
             label = f"{model} (tau in evaluation too)"
             rows.append(_ablation_row(label, pairs, name, default, None))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).fillna("")
 
 
 def _ablation_row(
@@ -355,34 +218,8 @@ def setting_of(run: Run) -> str | None:
     return departures[0] if len(departures) == 1 else None if departures else "default"
 
 
-def statistics_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
-    """One row a statistic: what, mean, interval, the side the claim puts it on, paper, verdict."""
-    return pd.DataFrame(
-        {
-            "claim": s.claim,
-            "corpus": s.corpus,
-            "statistic": f"{s.name} ({s.unit})",
-            "seeds": len(s.seeds),
-            "mean": f"{s.mean:.3f}",
-            "95 % interval": "" if s.interval is None else "[{:.3f}, {:.3f}]".format(*s.interval),
-            "the claim says": f"{s.side} {s.threshold:g}",
-            "paper": "" if s.paper is None else f"{s.paper:.3f}",
-            "verdict": s.verdict,
-        }
-        for s in statistics
-    )
-
-
-def verdict_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
-    """One row a claim, one column a corpus: the verdicts."""
-    rows: dict[int, dict[str, Any]] = {}
-    for row in verdict_rows(statistics):
-        entry = rows.setdefault(row["claim"], {"claim": f"{row['claim']}. {row['text']}"})
-        entry[row["corpus"]] = row["verdict"]
-    return pd.DataFrame(rows.values()).fillna("not measured")
-
-
-def _by_model(measured: Measured) -> dict[str, list[tuple[Run, Any]]]:
+def by_model(measured: Measured) -> dict[str, list[tuple[Run, Any]]]:
+    """Runs with their measurements, by the label of the run."""
     groups: dict[str, list[tuple[Run, Any]]] = {}
     for run, found in measured:
         groups.setdefault(run_label(run), []).append((run, found))
@@ -392,11 +229,3 @@ def _by_model(measured: Measured) -> dict[str, list[tuple[Run, Any]]]:
 def _mean_and_spread(values: Sequence[float | None]) -> str:
     """As `mean_and_spread`, where a value may be infinite (None in JSON)."""
     return "infinite" if None in values else mean_and_spread(values)
-
-
-def _layer_name(part: Mapping[str, Any]) -> str:
-    name = part["module"] or "layer"
-    if name.startswith("layers."):
-        return f"layer {int(name.removeprefix('layers.')) + 1}"
-    name = f"{name.replace('_', ' ')} {part['layer'] + 1}"
-    return f"{name}, backwards" if part["reverse"] else name

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from g2lstm.claims import FAILS, HOLDS, OPEN
 from g2lstm.plots import GATE_LABELS, GATE_MARKERS, gate_colours, panels
+from g2lstm.verdicts import FAILS, HOLDS, OPEN
 
 AXES = {
     "step": "step r of rounding",
@@ -123,7 +123,7 @@ def plot_effects(frame: pd.DataFrame, *, gate: str) -> Figure:
     """
     part = frame[frame["gate"] == gate]
     names = list(part["contrast"].unique())
-    figure, axes = panels(1, 1, width=7.6, height=1.2 + 0.75 * len(names))
+    figure, axes = panels(1, 1, width=9, height=1.4 + 0.75 * len(names))
     axis = axes[0, 0]
     colours = gate_colours(part["of"].unique())
     for place, (model, colour) in enumerate(colours.items()):
@@ -137,8 +137,8 @@ def plot_effects(frame: pd.DataFrame, *, gate: str) -> Figure:
     axis.axvline(0, color="0.4", linewidth=1.2)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.set_xlabel(f"effect on the mean {gate} gate, Cohen's d (small: seeds, large: mean)")
-    axis.legend(loc="best")
+    axis.set(title=f"{gate} gate", xlabel="Cohen's d (small: seeds, large: mean)")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
 
@@ -156,9 +156,8 @@ def plot_groups(frame: pd.DataFrame) -> Figure:
             means = part[part["of"] == model].groupby("label")["mean"].mean().reindex(names)
             look = {"color": colour, "marker": GATE_MARKERS.get(model, "o"), "linestyle": ""}
             axis.plot(means, range(len(names)), label=GATE_LABELS.get(model, model), **look)
-        axis.set(xlabel=f"mean {gate} gate", xlim=(0, 1))
+        axis.set(xlabel=f"mean {gate} gate", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     axes[0, 0].set_yticks(range(len(names)), names)
-    axes[0, 0].invert_yaxis()
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
@@ -195,7 +194,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     """Verdicts in colour and words: a row a claim, a column a corpus.
 
     Args:
-        table: as `analysis.verdict_table` makes it.
+        table: as `report.verdict_table` makes it.
     """
     corpora = [column for column in table.columns if column != "claim"]
     figure, axes = panels(1, 1, width=5.6 + 2.4 * len(corpora), height=0.9 + 0.62 * len(table))

@@ -1,19 +1,20 @@
 """The report: verdicts, statistics and results of a preset, as JSON and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
-from g2lstm.analysis import compression_table, statistics_table, verdict_table
+from g2lstm.analysis import compression_table
 from g2lstm.case_study import ALIGNMENT
-from g2lstm.claims import RULE, Evidence, Statistic, collect_evidence, judge, verdict_rows
+from g2lstm.claims import Evidence, collect_evidence, judge
 from g2lstm.experiments import TASKS, ParameterError, corpus_label, results_directory
 from g2lstm.files import write_json, write_text
 from g2lstm.provenance import provenance
 from g2lstm.robustness import COMPRESSION, PAPER_SETTINGS
 from g2lstm.studies import Study, open_study
+from g2lstm.verdicts import RULE, Statistic, verdict_rows
 
 
 def open_studies(
@@ -64,6 +65,33 @@ def judge_all(studies: Sequence[Study]) -> list[Statistic]:
 def results_table(study: Study) -> pd.DataFrame:
     """The paper's table for one corpus, the paper's own numbers beside it."""
     return compression_table(study.measure(COMPRESSION))
+
+
+def statistics_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
+    """One row a statistic: what, mean, interval, the side the claim puts it on, paper, verdict."""
+    return pd.DataFrame(
+        {
+            "claim": s.claim,
+            "corpus": s.corpus,
+            "statistic": f"{s.name} ({s.unit})",
+            "seeds": len(s.seeds),
+            "mean": f"{s.mean:.3f}",
+            "95 % interval": "" if s.interval is None else "[{:.3f}, {:.3f}]".format(*s.interval),
+            "the claim says": f"{s.side} {s.threshold:g}",
+            "paper": "" if s.paper is None else f"{s.paper:.3f}",
+            "verdict": s.verdict,
+        }
+        for s in statistics
+    )
+
+
+def verdict_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
+    """One row a claim, one column a corpus: the verdicts."""
+    rows: dict[int, dict[str, Any]] = {}
+    for row in verdict_rows(statistics):
+        entry = rows.setdefault(row["claim"], {"claim": f"{row['claim']}. {row['text']}"})
+        entry[row["corpus"]] = row["verdict"]
+    return pd.DataFrame(rows.values()).fillna("not measured")
 
 
 def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Statistic]) -> None:

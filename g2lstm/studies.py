@@ -8,11 +8,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from g2lstm.analysis import default_runs, of_seeds
-from g2lstm.experiments import Configuration, configure, corpus_label, results_directory
+from g2lstm.experiments import (
+    Configuration,
+    command,
+    configure,
+    corpus_label,
+    results_directory,
+)
 from g2lstm.measurements import Measurement
 from g2lstm.plots import save_figure, save_table
 from g2lstm.presets import PRESETS
-from g2lstm.records import Run, copy_records, find_runs
+from g2lstm.records import Run, RunError, copy_records, find_runs
 from g2lstm.results import results_provenance
 
 # What each notebook saves in every case, as <task>_<corpus>_<name>.
@@ -92,11 +98,11 @@ class Study:
         example = self.example
         languages = "" if example.languages is None else f" LANGUAGES={example.languages}"
         seeds = "" if self.seeds is None else f' SEEDS="{" ".join(map(str, self.seeds))}"'
-        command = (
+        how = (
             f"make reproduce PRESET={example.preset} TASK={example.task} "
             f"CORPUS={example.corpus}{languages}{seeds} ({self.notebook})"
         )
-        return results_provenance(self.variants, command)
+        return results_provenance(self.variants, how)
 
 
 def open_study(
@@ -126,4 +132,10 @@ def open_study(
     if seeds is not None:
         find_runs(preset, seeds=seeds, **about)  # raises where one is missing
     variants = of_seeds(find_runs(preset, **about), seeds)
-    return Study(notebook, example, default_runs(variants), variants, seeds, save)
+    runs = default_runs(variants)
+    if not runs:
+        raise RunError(
+            f"all {len(variants)} finished runs have other settings than their gate's default; "
+            f"make one to compare them with: {command(example)}"
+        )
+    return Study(notebook, example, runs, variants, seeds, save)

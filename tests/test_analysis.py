@@ -8,25 +8,26 @@ from g2lstm.analysis import (
     ablation_table,
     compression_sizes,
     compression_table,
-    contrasts_frame,
-    contrasts_table,
     curves_frame,
     default_runs,
     gap_table,
+    of_seeds,
+    perturbation_frame,
+    setting_of,
+)
+from g2lstm.gate_tables import (
+    contrasts_frame,
+    contrasts_table,
     gate_table,
     histograms,
     means_frame,
-    of_seeds,
     paper_histograms,
-    perturbation_frame,
     profile_frame,
-    setting_of,
-    statistics_table,
     units_table,
-    verdict_table,
 )
-from g2lstm.claims import HOLDS, OPEN, Statistic
 from g2lstm.paper import CLAIMS
+from g2lstm.report import statistics_table, verdict_table
+from g2lstm.verdicts import HOLDS, OPEN, Statistic
 from made_up_runs import alignment, compression, gates, made_up_run
 
 COLUMNS = ("result", "round", "round & clip", "SVD", "SVD+")

@@ -13,8 +13,8 @@ from g2lstm.analysis_plots import (
     plot_surfaces,
     plot_verdicts,
 )
-from g2lstm.claims import FAILS, HOLDS
 from g2lstm.plots import GATE_COLOURS, GATE_LABELS
+from g2lstm.verdicts import FAILS, HOLDS
 
 GATES = list(GATE_COLOURS)
 
@@ -82,7 +82,7 @@ def test_effects_draw_seeds_and_their_mean():
     (axis,) = drawn(plot_effects(frame, gate="forget"))
     means = [line for line in axis.lines if line.get_markersize() == 8]
     assert [line.get_xdata()[0] for line in means] == [-1.5] * 6
-    assert "forget gate" in axis.get_xlabel()
+    assert axis.get_title() == "forget gate"
     assert [t.get_text() for t in axis.get_yticklabels()] == ["boundary", "function"]
 
 

@@ -8,20 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from g2lstm.claims import (
-    AS_GOOD,
-    FAILS,
-    HOLDS,
-    OPEN,
-    RULE,
-    Statistic,
-    collect_evidence,
-    judge,
-    verdict_of,
-    verdict_rows,
-)
+from g2lstm.claims import collect_evidence, judge
 from g2lstm.gates import GATES
 from g2lstm.paper import CLAIMS, TABLES
+from g2lstm.verdicts import AS_GOOD, FAILS, HOLDS, OPEN, RULE, Statistic, verdict_of, verdict_rows
 from made_up_runs import alignment, compression, made_up_run
 
 

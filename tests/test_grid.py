@@ -17,6 +17,9 @@ from nbformat import v4
 from g2lstm.experiments import configure, gate_settings
 from g2lstm.gates import GATES
 from g2lstm.presets import PRESETS
+from g2lstm.results import FIGURES as RUN_FIGURES
+from g2lstm.results import TABLES as RUN_TABLES
+from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES
 from sources import MODULES, NOTEBOOKS, ROOT, own_imports, text
 
@@ -35,31 +38,17 @@ if os.environ.get("HANG") and not resumed:
     time.sleep(600)
 (folder / "summary.json").write_text(json.dumps({"resumed": resumed}))
 """
-# Stands in for the tables and figures over the runs.
+# Stands in for the tables and figures over the runs, whose names it is told.
 RESULTS = """
 from pathlib import Path
-from g2lstm.results import FIGURES, TABLES
 label = f"{corpus}-{languages}" if kind == "translation" else corpus
-names = [f"tables/{kind}_{label}{t}.{s}" for t in TABLES[kind] for s in ("csv", "md")]
-names += [f"figures/{kind}_{label}_{f}.{s}" for f in FIGURES[kind] for s in ("png", "svg")]
+names = [f"tables/{kind}_{label}{t}.{s}" for t in tables for s in ("csv", "md")]
+names += [f"figures/{kind}_{label}_{f}.{s}" for f in figures for s in ("png", "svg")]
 for name in names:
     path = Path("results", preset, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("made")
 print(preset, corpus, seeds)
-"""
-# Stand for the analyses, which are in the package's `studies`, and for the report.
-STUDY = """
-from pathlib import Path
-from g2lstm.studies import FIGURES, TABLES
-kind = task.replace("-", "_")
-label = f"{corpus}-{languages}" if kind == "translation" else corpus
-names = [f"tables/{kind}_{label}_{t}.{s}" for t in TABLES[notebook] for s in ("csv", "md")]
-names += [f"figures/{kind}_{label}_{f}.{s}" for f in FIGURES[notebook] for s in ("png", "svg")]
-for name in names:
-    path = Path("results", preset, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("made")
 """
 REPORT = """
 from pathlib import Path
@@ -73,22 +62,29 @@ schedule = "constant"
 overrides = {}
 """
 TRANSLATION = f"languages = examples = None{LANGUAGE_MODEL}"
+
+
+def results(kind: str) -> str:
+    return f"kind, tables, figures = {kind!r}, {RUN_TABLES[kind]}, {RUN_FIGURES[kind]}" + RESULTS
+
+
 STAND_INS = {
     "00_gumbel_gates": ("figures = None", "assert figures == 'results/quick/figures'"),
     "01_language_model": (LANGUAGE_MODEL, "task = 'language-model'" + TRAIN),
     "02_language_model_results": (
         "preset = corpus = seeds = save = None",
-        "kind = 'language_model'" + RESULTS,
+        results("language_model"),
     ),
     "03_translation": (TRANSLATION, "task = 'translation'" + TRAIN),
     "04_translation_results": (
         "preset = corpus = languages = seeds = save = None",
-        "kind = 'translation'" + RESULTS,
+        results("translation"),
     ),
     **{
         name: (
             "preset = task = corpus = languages = seeds = save = None",
-            f"notebook = {name!r}" + STUDY,
+            f"kind = task.replace('-', '_')\ntables = {[f'_{table}' for table in TABLES[name]]}\n"
+            f"figures = {STUDY_FIGURES[name]}" + RESULTS,
         )
         for name in TABLES
     },

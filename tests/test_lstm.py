@@ -1,6 +1,7 @@
 """G2LSTM against torch.nn.LSTM, and its gates against plain loops in float64."""
 
 import copy
+import functools
 import io
 import itertools
 import math
@@ -346,6 +347,37 @@ def test_temperature_may_be_set_and_is_checked_at_the_next_call():
     layer.temperature = -1.0
     with pytest.raises(ValueError, match=r"temperature.*-1\.0"):
         layer(torch.zeros(2, 2, INPUT))
+
+
+@pytest.mark.parametrize("kind", ["batched", "unbatched", "unsorted"])
+def test_another_recurrence_may_run_each_layer_and_direction(kind):
+    """One by a loop of nn.LSTMCell, over each sequence alone, inside the layouts of run_layers."""
+    lstm, _ = pair(num_layers=2, bidirectional=True)
+    calls = []
+
+    def by_cells(lstm, x, hx, layer, reverse, batch_sizes):
+        suffix = f"_l{layer}" + "_reverse" * reverse
+        cell = nn.LSTMCell(x.shape[2], HIDDEN, dtype=x.dtype)
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        cell.load_state_dict({name: getattr(lstm, name + suffix) for name in names})
+        h, c = (part[2 * layer + reverse].clone() for part in hx)
+        output = x.new_zeros(*x.shape[:2], HIDDEN)
+        for b in range(x.shape[1]):
+            length = len(x) if batch_sizes is None else sum(size > b for size in batch_sizes)
+            state = h[b], c[b]
+            for t in reversed(range(length)) if reverse else range(length):
+                state = cell(x[t, b], state)
+                output[t, b] = state[0]
+            h[b], c[b] = state
+        calls.append((layer, reverse))
+        return output, h, c, None
+
+    x, hx = make_input(kind, False).detach(), make_state(lstm, kind)
+    with torch.no_grad():
+        expected = call(lstm, x, kind, hx)
+        lstm.forward = functools.partial(run_layers, lstm, run_direction=by_cells)
+        assert_same([call(lstm, x, kind, hx)], [expected])
+    assert calls == [(0, False), (0, True), (1, False), (1, True)]
 
 
 # --- backends ------------------------------------------------------------------------------------

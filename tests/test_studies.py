@@ -101,3 +101,10 @@ def test_every_study_saves_something():
 def test_an_experiment_of_a_report_is_checked(wrong):
     with pytest.raises(ParameterError, match="an experiment is a dict with task"):
         open_studies("quick", [wrong])
+
+
+def test_runs_in_other_settings_alone_are_not_enough(tmp_path, monkeypatch):
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+    write_run(made_up_run("gumbel", 1, noise_probability=1.0))
+    with pytest.raises(RunError, match="all 1 finished runs have other settings"):
+        open_study("05_compression")

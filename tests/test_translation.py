@@ -1,5 +1,3 @@
-import itertools
-
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +5,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from g2lstm.attention import Attention, Memory
+from g2lstm.attention import Memory
 from g2lstm.batches import pad
 from g2lstm.inspection import record_gates
 from g2lstm.subwords import BEGIN, END, PAD
@@ -124,32 +122,6 @@ def test_equals_lstms_and_attention_by_hand():
         expected = torch.log_softmax(logits, 0)
         (ours,) = scores(model, SOURCES[:1], INPUTS[1:2])
         torch.testing.assert_close(ours[t], expected)
-
-
-@pytest.mark.parametrize("kind", ["bahdanau", "luong"])
-def test_attention_by_hand(kind):
-    torch.manual_seed(1)
-    attention = Attention(4, 3, 5, kind).double()
-    values = torch.randn(6, 2, 3).double()
-    mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2]).T
-    memory = Memory(values, attention.key(values), mask, values.mean(0))
-    queries = torch.randn(3, 4, 4).double()  # two queries a sentence: rows 0, 2 and 1, 3
-    contexts, weights = attention(queries, memory)
-    for t, row in itertools.product(range(3), range(4)):
-        sentence = row % 2
-        query = attention.query(queries[t, row])
-        energies = []
-        for s in range(6 if sentence == 0 else 4):
-            key = attention.key(values[s, sentence])
-            if kind == "luong":
-                energies.append(query @ key)
-            else:
-                energies.append(attention.score(torch.tanh(query + key))[0])
-        expected = torch.softmax(torch.stack(energies), 0)
-        torch.testing.assert_close(weights[t, : len(expected), row], expected)
-        assert (weights[t, len(expected) :, row] == 0).all()
-        context = expected @ values[: len(expected), sentence]
-        torch.testing.assert_close(contexts[t, row], context)
 
 
 def test_attention_weights_are_a_distribution_over_the_words():

@@ -1,0 +1,166 @@
+"""Rows of the profile against recorded gates, and against each other."""
+
+import numpy as np
+import pytest
+import torch
+
+from g2lstm.corpora import END
+from g2lstm.gate_profile import measure_gate_profile
+from g2lstm.inspection import record_gates
+from tiny_runs import few_sentences, text_corpus, trained, untrained
+
+KINDS = ("input", "forget")
+MODES = ("evaluation", "training", "sentence")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def corpora():
+    with few_sentences():
+        yield
+
+
+@pytest.fixture(scope="module")
+def reader(corpora):
+    return untrained(gate="gumbel")
+
+
+def assert_is_profile(row, values):
+    """Histogram, saturation and mean of gate values by kind, counted one by one."""
+    for kind in KINDS:
+        flat = values[kind].double().numpy().ravel()
+        counts = np.zeros(10)
+        for value in flat:
+            counts[min(int(value * 10), 9)] += 1
+        assert row[kind]["histogram"] == pytest.approx(counts / len(flat), abs=2 / len(flat))
+        saturated = np.mean([value < 0.1 or value > 0.9 for value in flat])
+        assert row[kind]["saturation"] == pytest.approx(saturated)
+        assert row[kind]["mean"] == pytest.approx(flat.mean(), abs=1e-5)
+
+
+def gates(records):
+    return {
+        kind: torch.cat([getattr(r, f"{kind}_gate")[r.running].flatten() for r in records])
+        for kind in KINDS
+    }
+
+
+def assert_layers_add_up(rows, sizes):
+    """The first row is the mean of the others, weighted by how many values each has."""
+    together, *layers = rows
+    shares = np.array(sizes) / sum(sizes)
+    assert len(layers) == len(sizes)
+    for kind in KINDS:
+        for name in ("histogram", "saturation", "mean"):
+            parts = np.array([row[kind][name] for row in layers])
+            expected = (shares @ parts.reshape(len(layers), -1)).ravel()
+            assert np.ravel(together[kind][name]) == pytest.approx(expected, abs=1e-6)
+    assert {together[name] for name in ("module", "layer", "reverse")} == {None}
+
+
+def test_the_profile_of_a_language_model_by_hand(reader):
+    found = measure_gate_profile(reader)
+    assert set(found) == set(MODES)
+    model, test = reader.model, reader.task.corpus.test
+    length = 1420 // 20
+    strands = torch.stack([test[k * length : (k + 1) * length] for k in range(20)], 1)
+    with record_gates(model) as records, torch.no_grad():
+        model(strands)
+    rows = found["evaluation"]
+    assert_is_profile(rows[0], gates(records))
+    assert [(row["module"], row["layer"], row["reverse"]) for row in rows[1:]] == [
+        ("layers.0", 0, False),
+        ("layers.1", 0, False),
+    ]
+    for row, record in zip(rows[1:], records, strict=True):
+        assert_is_profile(row, gates([record]))
+    for mode in MODES:
+        assert_layers_add_up(found[mode], [10, 8])
+
+
+def test_the_sentence_is_the_first_of_ten_words_read_after_an_end_mark(tmp_path):
+    sentences = [
+        "a cat sees the small dog and the horse",
+        "the horse sees a cat and the small dog now",
+        "a small cat sees the small dog and the horse now and then",
+    ]
+    reader = untrained(corpus=text_corpus(tmp_path / "pets", sentences * 8))
+    tokens = reader.task.corpus.vocabulary.encode([END, *sentences[1].split()])
+    with record_gates(reader.model) as records, torch.no_grad():
+        reader.model(torch.tensor(tokens)[:, None])
+    assert_is_profile(measure_gate_profile(reader)["sentence"][0], gates(records))
+
+
+@pytest.mark.parametrize("gate", ["sigmoid", "gumbel"])
+def test_training_mode_has_noise_and_temperature_of_gumbel_gates_only(corpora, gate):
+    found = measure_gate_profile(untrained(gate=gate))
+    assert (found["training"] == found["evaluation"]) is (gate == "sigmoid")
+
+
+def test_the_profile_depends_on_no_random_state(reader):
+    torch.manual_seed(1)
+    found = measure_gate_profile(reader)
+    torch.manual_seed(2)
+    assert measure_gate_profile(reader) == found
+    assert not reader.model.training
+
+
+@pytest.mark.parametrize("task", ["language-model", "translation"])
+def test_all_layers_together_are_what_the_run_recorded(task):
+    finished = trained(task)
+    found = measure_gate_profile(finished)
+    recorded = finished.run.summary["gates"]
+    assert set(recorded) == {"evaluation", "training"}
+    for mode, summary in recorded.items():
+        for kind in KINDS:
+            for name, value in summary[kind].items():
+                assert found[mode][0][kind][name] == pytest.approx(value, abs=1e-6)
+
+
+@pytest.mark.parametrize("input_feeding", [False, True])
+def test_the_profile_of_a_translation_leaves_padding_out(corpora, input_feeding):
+    overrides = {"encoder_layers": 2, "input_feeding": input_feeding}
+    translator = untrained("translation", overrides=overrides)
+    found = measure_gate_profile(translator)
+    pairs = translator.task.pairs["test"]
+    encoder = [("encoder", 0, False), ("encoder", 0, True), ("upper_encoder", 0, False)]
+    decoder = [("decoder", 0, False), ("upper_decoder", 0, False), ("upper_decoder", 1, False)]
+    for mode in MODES:
+        keys = [(row["module"], row["layer"], row["reverse"]) for row in found[mode][1:]]
+        assert keys == encoder + decoder
+    source = sum(map(len, pairs.sources))
+    target = pairs.target_tokens
+    assert_layers_add_up(found["evaluation"], [source] * 3 + [target] * 3)
+    place = next(i for i, target in enumerate(pairs.targets) if len(target) >= 10)
+    source, target = len(pairs.sources[place]), len(pairs.targets[place]) + 1
+    assert_layers_add_up(found["sentence"], [source] * 3 + [target] * 3)
+
+
+def test_where_all_sentences_are_short_the_longest_is_taken(tmp_path):
+    sentences = ["a cat sees the dog", "a small cat sees the small dog now", "the dog sleeps"] * 12
+    reader = untrained(corpus=text_corpus(tmp_path / "pets", sentences))
+    assert len(reader.task.corpus.test) < 1420, "less text than the profile would take"
+    found = measure_gate_profile(reader)
+    tokens = reader.task.corpus.vocabulary.encode([END, *sentences[1].split()])
+    with record_gates(reader.model) as records, torch.no_grad():
+        reader.model(torch.tensor(tokens)[:, None])
+    assert_is_profile(found["sentence"][0], gates(records))
+    strands = reader.task.corpus.test[: len(reader.task.corpus.test) // 20 * 20].view(20, -1).T
+    with record_gates(reader.model) as records, torch.no_grad():
+        reader.model(strands)
+    assert_is_profile(found["evaluation"][0], gates(records))
+
+
+def test_where_all_translations_are_short_the_longest_is_taken(tmp_path):
+    texts = ["a cat", "a black cat", "cats"] * 3
+    for split in ("train", "valid", "test"):
+        for language in ("de", "en"):
+            (tmp_path / f"{split}.{language}").write_text("".join(f"{t}\n" for t in texts))
+    translator = untrained("translation", corpus=str(tmp_path))
+    pairs, model = translator.task.pairs["test"], translator.model
+    assert max(map(len, pairs.targets)) == len(pairs.targets[1]) < 10
+    found = measure_gate_profile(translator)["sentence"]
+    source, target = torch.tensor(pairs.sources[1])[:, None], torch.tensor(pairs.targets[1])
+    inputs = torch.cat([torch.tensor([2]), target])[:, None]
+    with record_gates(model) as records, torch.no_grad():
+        model(source, torch.tensor([len(source)]), inputs)
+    assert_is_profile(found[0], gates(records))

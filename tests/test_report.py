@@ -1,0 +1,68 @@
+"""The report: what it says is what was measured."""
+
+import json
+import re
+
+import pytest
+
+from g2lstm.case_study import ALIGNMENT
+from g2lstm.claims import judge
+from g2lstm.gates import GATES
+from g2lstm.paper import CLAIMS, TABLES
+from g2lstm.provenance import code_checksum
+from g2lstm.report import evidence_of, judge_all, open_studies, write_report
+from g2lstm.robustness import COMPRESSION
+from g2lstm.verdicts import OPEN
+from made_up_runs import alignment, compression, made_up_run, write_run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Published records of three gates and two seeds, measured as in the paper's table."""
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("G2LSTM_RESULTS", str(tmp_path / "results"))
+    for gate in GATES:
+        for seed in (1, 2):
+            run = write_run(made_up_run(gate, seed))
+            table = {k: v + 0.01 * seed for k, v in TABLES["Penn Treebank"][gate].items()}
+            for measurement, result in (
+                (COMPRESSION, compression(table)),
+                (ALIGNMENT, alignment(-1.0 - 0.01 * seed, content_input=0.9)),
+            ):
+                record = {
+                    "settings": {},
+                    "fingerprint": "made up",
+                    "code": code_checksum(measurement.modules),
+                    "result": result,
+                }
+                path = run / "measurements" / f"{measurement.name}.json"
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(json.dumps(record))
+    return tmp_path
+
+
+def test_the_report_holds_the_verdicts_and_the_paper(folder):
+    studies = open_studies("quick", [{"task": "language-model"}], save=True)
+    statistics = judge_all(studies)
+    assert [s.claim for s in statistics] == sorted(s.claim for s in statistics)
+    assert {s.claim for s in statistics} == set(CLAIMS)
+    write_report("quick", studies, statistics)
+    results = folder / "results/quick"
+    claims = json.loads((results / "claims.json").read_text())
+    assert [row["verdict"] for row in claims["statistics"]] == [s.verdict for s in statistics]
+    assert len(claims["provenance"]["runs"]) == 6
+    text = (results / "report.md").read_text()
+    for row in claims["verdicts"]:
+        cell = re.escape(row["text"]) + r" +\| " + re.escape(row["verdict"])
+        assert re.search(cell, text), row
+    assert "G2-LSTM, paper (Penn Treebank)" in text
+    assert "53.60 ± 0.01" not in text
+    assert "52.81 ± 0.01" in text, "mean of the LSTM's two seeds"
+    assert claims["rule"].strip() in text
+
+
+def test_one_seed_settles_nothing(folder):
+    (study,) = open_studies("quick", [{"task": "language-model"}], seeds=[1])
+    statistics = judge(evidence_of(study))
+    assert statistics
+    assert {s.verdict for s in statistics} == {OPEN}
