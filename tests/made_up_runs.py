@@ -99,3 +99,13 @@ def write_run(run):
     lines = "".join(json.dumps(row) + "\n" for row in run.metrics)
     (directory / "metrics.jsonl").write_text(lines)
     return directory
+
+
+def profile(share):
+    """As `gate_profile.measure_gate_profile`: two layers, around this share of saturated gates."""
+    together = {"module": None, "layer": None, "reverse": None} | gates(share)
+    parts = [
+        {"module": "layers.0", "layer": 0, "reverse": False} | gates(share - 0.1),
+        {"module": "upper_decoder", "layer": 1, "reverse": True} | gates(share + 0.1),
+    ]
+    return {mode: [together, *parts] for mode in ("evaluation", "training", "sentence")}

@@ -1,7 +1,6 @@
 """Tables over measurements: means, spreads and changes by hand; the paper's rows as they are."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from g2lstm.analysis import (
@@ -15,31 +14,10 @@ from g2lstm.analysis import (
     perturbation_frame,
     setting_of,
 )
-from g2lstm.gate_tables import (
-    contrasts_frame,
-    contrasts_table,
-    gate_table,
-    histograms,
-    means_frame,
-    paper_histograms,
-    profile_frame,
-    units_table,
-)
-from g2lstm.paper import CLAIMS
-from g2lstm.report import statistics_table, verdict_table
-from g2lstm.verdicts import HOLDS, OPEN, Statistic
-from made_up_runs import alignment, compression, gates, made_up_run
+from g2lstm.gate_tables import profile_frame
+from made_up_runs import compression, made_up_run, profile
 
 COLUMNS = ("result", "round", "round & clip", "SVD", "SVD+")
-
-
-def profile(share):
-    together = {"module": None, "layer": None, "reverse": None} | gates(share)
-    parts = [
-        {"module": "layers.0", "layer": 0, "reverse": False} | gates(share - 0.1),
-        {"module": "upper_decoder", "layer": 1, "reverse": True} | gates(share + 0.1),
-    ]
-    return {mode: [together, *parts] for mode in ("evaluation", "training", "sentence")}
 
 
 def test_compression_table_by_hand():
@@ -94,40 +72,6 @@ def test_curves_are_against_the_same_run():
     assert frame["perplexity_ratio"][1] == pytest.approx(np.exp(0.5))
     assert frame["bleu_change"].tolist() == [0.0, -2.0, -30.0]
     assert set(frame["seed"]) == {3}
-
-
-def test_profiles_by_layer_and_together():
-    runs = [made_up_run("gumbel", 1), made_up_run("gumbel", 2)]
-    frame = profile_frame(zip(runs, (profile(0.5), profile(0.7)), strict=True))
-    assert frame["layer"].unique().tolist() == ["all", "layer 1", "upper decoder 2, backwards"]
-    table = gate_table(frame).iloc[0]
-    assert table["input saturation, sentence"] == "0.60 ± 0.14"
-    assert table["mean forget gate"] == "0.60 ± 0.00"
-    together = histograms(frame)["gumbel"]["input"]
-    assert together.sum() == pytest.approx(1)
-    assert together[0] == pytest.approx(0.3)
-    assert list(histograms(frame, by="layer")) == ["layer 1", "upper decoder 2, backwards"]
-
-
-def test_paper_histograms_sum_to_one():
-    rows = paper_histograms()
-    assert list(rows) == ["LSTM (paper)", "G2-LSTM (paper)"]
-    for kinds in rows.values():
-        assert all(shares.sum() == pytest.approx(1) for shares in kinds.values())
-
-
-def test_contrasts_over_seeds_and_with_one_seed():
-    measured = [(made_up_run("gumbel", s), alignment(-1.0 - 0.2 * s, 0.5)) for s in (1, 2)]
-    measured.append((made_up_run("sigmoid", 1), alignment(-0.3, 0.5)))
-    frame = contrasts_frame(measured)
-    table = contrasts_table(frame).set_index(["contrast", "gate"])
-    cell = table.loc[("clause boundary - other words", "forget")]
-    assert cell["G2-LSTM"] == "-1.30 ± 0.14"
-    assert cell["LSTM"] == "-0.30 [-0.40, -0.20]"
-    assert len(means_frame(measured)) == 12
-    units = units_table(measured).set_index("model")
-    assert units.loc["G2-LSTM", "AUC"] == "0.800 ± 0.000"
-    assert units.loc["G2-LSTM", "lower on the first group"] == "2 of 2"
 
 
 def test_perturbation_is_the_rise_over_directions():
@@ -195,22 +139,3 @@ def test_choice_of_runs():
     assert default_runs(runs) == runs[:1]
     assert of_seeds(runs, [2]) == runs[1:]
     assert of_seeds(runs, None) == runs
-
-
-def test_tables_of_statistics_and_verdicts():
-    part = Statistic(
-        3, "language-model", "grammar", "share", "share", "above", 0.5, (0.7, 0.71), (1, 2), 0.6
-    )
-    other = Statistic(
-        1, "translation", "grammar-de-en", "worse", "BLEU", "below", 0.5, (0.1,), (1,)
-    )
-    row = statistics_table([part, other]).iloc[0]
-    assert row["verdict"] == HOLDS
-    assert row["the claim says"] == "above 0.5"
-    assert row["paper"] == "0.600"
-    assert row["95 % interval"] == "[0.641, 0.769]"
-    table = verdict_table([part, other])
-    assert table["claim"].tolist() == [f"{n}. {CLAIMS[n]}" for n in (1, 3)]
-    assert table["grammar"].tolist() == ["not measured", HOLDS]
-    assert table["grammar-de-en"].tolist() == [OPEN, "not measured"]
-    assert isinstance(table, pd.DataFrame)

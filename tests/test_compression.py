@@ -146,6 +146,7 @@ def test_integers_are_off_by_half_a_step_at_most(block, bits):
     largest = np.abs(block).max(1)
     assert codes.dtype == torch.int8
     assert codes.abs().max() <= limit
+    assert (step > 0).all()
     found = Integers(bits)(torch.from_numpy(block)).numpy()
     assert np.array_equal(found, codes.numpy() * step.numpy())
     assert (np.abs(found - block).max(1) <= largest / limit / 2 * (1 + 1e-9)).all()

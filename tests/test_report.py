@@ -10,9 +10,16 @@ from g2lstm.claims import judge
 from g2lstm.gates import GATES
 from g2lstm.paper import CLAIMS, TABLES
 from g2lstm.provenance import code_checksum
-from g2lstm.report import evidence_of, judge_all, open_studies, write_report
+from g2lstm.report import (
+    evidence_of,
+    judge_all,
+    open_studies,
+    statistics_table,
+    verdict_table,
+    write_report,
+)
 from g2lstm.robustness import COMPRESSION
-from g2lstm.verdicts import OPEN
+from g2lstm.verdicts import HOLDS, OPEN, Statistic
 from made_up_runs import alignment, compression, made_up_run, write_run
 
 
@@ -66,3 +73,21 @@ def test_one_seed_settles_nothing(folder):
     statistics = judge(evidence_of(study))
     assert statistics
     assert {s.verdict for s in statistics} == {OPEN}
+
+
+def test_tables_of_statistics_and_verdicts():
+    part = Statistic(
+        3, "language-model", "grammar", "share", "share", "above", 0.5, (0.7, 0.71), (1, 2), 0.6
+    )
+    other = Statistic(
+        1, "translation", "grammar-de-en", "worse", "BLEU", "below", 0.5, (0.1,), (1,)
+    )
+    row = statistics_table([part, other]).iloc[0]
+    assert row["verdict"] == HOLDS
+    assert row["the claim says"] == "above 0.5"
+    assert row["paper"] == "0.600"
+    assert row["95 % interval"] == "[0.641, 0.769]"
+    table = verdict_table([part, other])
+    assert table["claim"].tolist() == [f"{n}. {CLAIMS[n]}" for n in (1, 3)]
+    assert table["grammar"].tolist() == ["not measured", HOLDS]
+    assert table["grammar-de-en"].tolist() == [OPEN, "not measured"]
