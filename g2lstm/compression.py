@@ -2,7 +2,7 @@
 
 Each method acts on one block of weights at a time: the part of one matrix that belongs to one gate
 (in PyTorch's order i, f, g, o), a matrix [H, D] or [H, H]. The result has the shape it had; what is
-really smaller is in `compact`.
+really smaller is in `low_rank_lstm` and `packing`.
 """
 
 import copy

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -355,6 +356,9 @@ def _model_defaults(task: str) -> dict[str, Any]:
 
 def _of_kind(name: str, value: Any, example: Any) -> Any:
     """``value`` if it is of the type of ``example`` (an int passes for a float)."""
+    if isinstance(example, float) and isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)  # YAML, and so papermill, takes 1e-06 for text
     kinds = (int, float) if isinstance(example, float) else (type(example),)
     wrong_bool = isinstance(value, bool) and not isinstance(example, bool)
     if wrong_bool or not isinstance(value, kinds):

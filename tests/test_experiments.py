@@ -1,6 +1,7 @@
 import json
 
 import pytest
+import yaml
 
 from g2lstm.experiments import (
     ParameterError,
@@ -215,6 +216,14 @@ def test_overrides_reach_data_and_evaluation():
 def test_a_bad_translation_setting_is_named(settings, message):
     with pytest.raises(ParameterError, match=message):
         configure(**({"task": "translation"} | settings))
+
+
+def test_a_number_that_yaml_takes_for_text_is_one():
+    assert yaml.safe_load("1e-06") == "1e-06"
+    configuration = configure(overrides={"noise_eps": "1e-06"})
+    assert configuration == configure(overrides={"noise_eps": 1e-6})
+    with pytest.raises(ParameterError, match="noise_eps must be of type float, got 'small'"):
+        configure(overrides={"noise_eps": "small"})
 
 
 def test_noise_eps_is_a_setting_of_the_gumbel_gate_only():

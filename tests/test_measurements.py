@@ -177,6 +177,7 @@ def test_a_measurement_is_made_anew_when_settings_code_or_run_change(
 
 def test_settings_are_compared_as_json_gives_them_back(run, measurement, calls):
     first = measurement.of(run, norms=(0.1, 0.2), table={1: (2, 3)})
+    assert measurement.of(run, norms=(0.1, 0.2), table={1: (2, 3)}) == first
     assert measurement.of(run, norms=[0.1, 0.2], table={"1": [2, 3]}) == first
     assert len(calls) == 1
 
