@@ -93,11 +93,11 @@ def plot_gate_densities(frame: pd.DataFrame, *, limit: float = 4.0) -> Figure:
         frame: columns ``a``, ``temperature``, ``value`` (of the gate, in (0, 1)), ``density``.
         limit: upper end of the density axis (below tau = 1 the density has no bound).
     """
-    panels = list(frame.groupby("a", sort=False))
-    figure, axes = panels(1, len(panels), width=3.1, height=3.0)
+    groups = list(frame.groupby("a", sort=False))
+    figure, axes = panels(1, len(groups), width=3.1, height=3.0)
     temperatures = sorted(frame["temperature"].unique())
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, len(temperatures)))
-    for axis, (a, panel) in zip(axes[0], panels, strict=True):
+    for axis, (a, panel) in zip(axes[0], groups, strict=True):
         for temperature, colour in zip(temperatures, colours, strict=True):
             line = panel[panel["temperature"] == temperature]
             axis.plot(line["value"], line["density"], color=colour, label=f"τ = {temperature:g}")
@@ -138,9 +138,9 @@ def plot_proposition(frame: pd.DataFrame, *, ylabel: str = "P(G ≥ 1 − ε)") 
         frame: columns ``a``, ``temperature``, ``probability`` (sampled), ``lower``, ``upper``.
         ylabel: what the probability is of.
     """
-    panels = list(frame.groupby("temperature"))
-    figure, axes = panels(1, len(panels), width=2.6, height=3.0)
-    for axis, (temperature, panel) in zip(axes[0], panels, strict=True):
+    groups = list(frame.groupby("temperature"))
+    figure, axes = panels(1, len(groups), width=2.6, height=3.0)
+    for axis, (temperature, panel) in zip(axes[0], groups, strict=True):
         panel = panel.sort_values("a")
         band = {"color": GATE_COLOURS["sharpened"], "alpha": 0.35, "linewidth": 0}
         label = "between the bounds"
