@@ -9,9 +9,11 @@ import nbformat
 import pandas as pd
 import pytest
 
-from g2lstm.experiments import NOTEBOOKS
+from g2lstm.analysis import compression_table
+from g2lstm.experiments import NOTEBOOKS, corpus_label
 from g2lstm.gates import GATES
 from g2lstm.records import find_runs, read_bleu_statistics, read_run
+from g2lstm.report import judge_all, open_studies
 from g2lstm.results import (
     PAPER_BLEU,
     PAPER_PTB_PERPLEXITY,
@@ -21,7 +23,10 @@ from g2lstm.results import (
     perplexity_table,
     summary_frame,
 )
+from g2lstm.robustness import COMPRESSION
 from g2lstm.scoring import bleu_from_statistics
+from g2lstm.studies import FIGURES, TABLES, open_study
+from g2lstm.verdicts import RULE, verdict_rows
 from sources import ROOT
 
 RESULTS = ROOT / "results"
@@ -188,3 +193,58 @@ def test_readme_shows_the_table(committed, preset, corpus, seeds, monkeypatch):
 def test_read_run_accepts_published_records():
     (first, *_) = sorted(RESULTS.glob("quick/runs/language-model/*/*/*/*"))
     assert read_run(first).summary["test_perplexity"] > 1
+
+
+@pytest.mark.parametrize(("preset", "corpus", "seeds", "task"), EVERYTHING)
+def test_every_analysis_is_there_and_follows_from_the_records(
+    preset, corpus, seeds, task, monkeypatch
+):
+    monkeypatch.setenv("G2LSTM_RUNS", str(RESULTS / preset / "runs"))
+    study = open_study("05_compression", task, preset, corpus, seeds=seeds)
+    label = f"{task.replace('-', '_')}_{corpus_label(study.example)}"
+    for folder, names in (("tables", TABLES), ("figures", FIGURES)):
+        for name in (name for of_notebook in names.values() for name in of_notebook):
+            for suffix in {"tables": ("csv", "md"), "figures": ("png", "svg")}[folder]:
+                assert (RESULTS / preset / folder / f"{label}_{name}.{suffix}").stat().st_size
+    for name in TABLES:
+        notebook = f"{name}_{task.replace('-', '_')}_{corpus_label(study.example)}.ipynb"
+        assert (RESULTS / preset / "notebooks" / notebook).stat().st_size
+    stored = pd.read_csv(RESULTS / preset / f"tables/{label}_compression.csv", dtype=str)
+    table = compression_table(study.measure(COMPRESSION))
+    pd.testing.assert_frame_equal(stored.fillna(""), table.astype(str))
+    for run in study.runs:
+        for path in (run.directory / "measurements").glob("*.json"):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            assert record["fingerprint"] == run.config["fingerprint"]
+            assert re.fullmatch("[0-9a-f]{40}", record["provenance"]["commit"])
+            assert record["provenance"]["modified"] is False
+            assert record["provenance"]["seed"] == run.config["seed"]
+            assert "measured of papermill" in record["provenance"]["command"]
+
+
+@pytest.mark.parametrize("preset", ["quick", "small"])
+def test_the_verdicts_follow_from_the_measurements(preset, monkeypatch):
+    monkeypatch.setenv("G2LSTM_RUNS", str(RESULTS / preset / "runs"))
+    statistics = judge_all(open_studies(preset))
+    claims = json.loads((RESULTS / preset / "claims.json").read_text(encoding="utf-8"))
+    plain = json.loads(json.dumps([statistic.as_dict() for statistic in statistics]))
+    assert claims["statistics"] == plain
+    assert claims["verdicts"] == verdict_rows(statistics)
+    assert claims["rule"] == RULE
+
+
+def table_rows(text):
+    """Cells of the rows of Markdown tables, whatever the padding."""
+    lines = (line for line in text.splitlines() if line.startswith("|"))
+    rows = [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
+    return {row for row in rows if not set("".join(row)) <= set(":-")}
+
+
+@pytest.mark.parametrize("preset", ["quick", "small"])
+def test_readme_shows_the_verdicts_and_the_compression_tables(committed, preset):
+    readme = table_rows((ROOT / "README.md").read_text(encoding="utf-8"))
+    report = (committed / preset / "report.md").read_text(encoding="utf-8")
+    shown = report[report.index("## Verdicts") : report.index("## Statistics")]
+    rows = table_rows(shown)
+    assert len(rows) > 5 + 2 * 6
+    assert rows <= readme
