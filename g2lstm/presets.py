@@ -6,7 +6,7 @@ from typing import Any
 from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
 
 ANALYSIS = {
-    "limit": 10_000, "sentences": 200, "directions": 5, "points": 9, "surface_limit": 5_000,
+    "limit": 5_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 2_000,
 }  # fmt: skip
 
 
@@ -69,7 +69,9 @@ LANGUAGE_MODEL = {
             {"schedule": "exponential", "temperature": 2.0, "temperature_end": 0.5},
             {"overrides": {"noise_eps": 1e-6}},
         ),
-        analysis=ANALYSIS | {"limit": 20_000},
+        analysis={
+            "limit": 20_000, "sentences": 0, "directions": 5, "points": 9, "surface_limit": 5_000,
+        },
     ),
     # Penn Treebank on one core in less than 40 minutes.
     "small": Preset(
