@@ -136,8 +136,8 @@ def plot_effects(frame: pd.DataFrame, *, gate: str) -> Figure:
             axis.plot(values.mean(), row + shift, markersize=8, label=label, **look)
     axis.axvline(0, color="0.4", linewidth=1.2)
     axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
     axis.set(title=f"{gate} gate", xlabel="Cohen's d (small: seeds, large: mean)")
+    axis.set_ylim(len(names) - 0.5, -0.5)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure
 
