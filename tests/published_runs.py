@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 PUBLISHED, LOCAL = Path("results/quick/runs"), Path("runs")
-FILES = ("model.safetensors", "source_subwords.json", "target_subwords.json")
+FILES = (
+    "model.safetensors", "translations.json", "source_subwords.json", "target_subwords.json",
+)  # fmt: skip
 
 
 def fingerprint(run: Path) -> str | None:
