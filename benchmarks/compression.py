@@ -26,11 +26,8 @@ Results go to compression.csv, compression.md and compression.provenance.json be
 import argparse
 import copy
 import math
-import os
-import shlex
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,11 +42,19 @@ from torch import Tensor, nn
 
 from g2lstm import G2LSTM
 from g2lstm.compression import Round, RoundClip, compress
-from g2lstm.files import write_json, write_text
 from g2lstm.low_rank_lstm import LowRankLSTM
 from g2lstm.packing import load_packed, save_packed
-from g2lstm.provenance import in_words, provenance
+from g2lstm.provenance import in_words
 from g2lstm.robustness import PAPER_SETTINGS, rank_of
+from side_by_side import (
+    Clock,
+    add_output_option,
+    add_timing_options,
+    origin,
+    rounds_and_clock,
+    timed,
+    write_results,
+)
 
 SIZES = [(400, 1150), (256, 256), (320, 320)]
 SHAPES = [(70, 1), (70, 20), (1, 1)]  # steps, sequences
@@ -149,22 +154,8 @@ def infer(layer: nn.Module, x: Tensor) -> None:
                 _, state = layer(x, state)
 
 
-def timed(
-    jobs: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
-) -> pd.DataFrame:
-    """Milliseconds of each job, a row a round."""
-    milliseconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for round_number in range(rounds + 1):
-        for name, job in jobs.items():
-            start = clock()
-            job()
-            if round_number > 0:  # the first one warms up
-                milliseconds[name].append((clock() - start) * 1e3)
-    return pd.DataFrame(milliseconds)
-
-
 def measure(
-    size: tuple[int, int], threads: int, rounds: int, clock: Callable[[], float]
+    size: tuple[int, int], threads: int, rounds: int, clock: Clock
 ) -> tuple[pd.DataFrame, str | None]:
     """One row per layer and measure, see `COLUMNS`; and why the peer failed (None: it did not)."""
     torch.set_num_threads(threads)
@@ -242,26 +233,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
-    parser.add_argument("--repeats", type=int, default=15, help="rounds measured (default 15)")
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument(
-        "--cpu-time",
-        action="store_true",
-        help="measure processor time instead of elapsed time: for 1 thread on a busy machine",
+    add_timing_options(
+        parser, "D,H", "input size and hidden size; may be repeated (default: three sizes)"
     )
-    parser.add_argument(
-        "--size",
-        type=lambda text: tuple(int(part) for part in text.split(",")),
-        action="append",
-        metavar="D,H",
-        help="input size and hidden size; may be repeated (default: three sizes)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(__file__).with_suffix(""),
-        help="path of the results, without suffix (default: beside this file)",
-    )
+    add_output_option(parser, __file__)
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.repeats < 1:
         parser.error("--threads and --repeats must be at least 1")
@@ -274,17 +249,15 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    given = sys.argv[1:] if arguments is None else arguments
-    rounds = 3 if options.quick else options.repeats
-    source = provenance(
-        shlex.join(["python", "benchmarks/compression.py", *given]),
+    rounds, clock_name, clock = rounds_and_clock(options)
+    source = origin(
+        __file__,
+        arguments,
         threads=options.threads,
         rounds=rounds,
-        clock="processor" if options.cpu_time else "elapsed",
+        clock=clock_name,
         quantization_engine=torch.backends.quantized.engine,
-        load=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     )
-    clock = time.process_time if options.cpu_time else time.perf_counter
     results, failures = [], []
     for size in options.size or SIZES:
         print(f"measuring {size}", file=sys.stderr, flush=True)
@@ -294,10 +267,7 @@ def main(arguments: list[str] | None = None) -> None:
     source["peer_failure"] = next(filter(None, failures), None)
     frame = pd.concat(results, ignore_index=True)
     text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
-    print(text)
-    write_text(f"{options.output}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(f"{options.output}.md", text)
-    write_json(f"{options.output}.provenance.json", source)
+    write_results(options.output, frame, text, source)
 
 
 if __name__ == "__main__":

@@ -17,10 +17,7 @@ Results go to decoding.csv, decoding.md and decoding.provenance.json beside this
 """
 
 import argparse
-import inspect
 import json
-import os
-import shlex
 import subprocess
 import sys
 import time
@@ -31,11 +28,11 @@ import pandas as pd
 import torch
 
 from g2lstm.beam_search import translate
-from g2lstm.experiments import build_model, configure
-from g2lstm.files import write_json, write_text
-from g2lstm.provenance import in_words, provenance
+from g2lstm.experiments import arguments_of, build_model, configure
+from g2lstm.provenance import in_words
 from g2lstm.training import load_best
 from g2lstm.translation_task import TranslationTask
+from side_by_side import add_output_option, origin, write_results
 
 COLUMNS = {  # of the printed table
     "beam": "{:d}", "sentences": "{:d}", "seconds": "{:.1f}", "sentences_per_second": "{:.1f}",
@@ -55,7 +52,7 @@ def load(run: Path | None, corpus: str, sentences: int) -> dict[str, Any]:
         about = {"task": "translation", "preset": "small", "corpus": corpus}
     else:
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        about = {name: config[name] for name in inspect.signature(configure).parameters}
+        about = arguments_of(config)
     task = TranslationTask(configure(**about), "cpu")
     return {
         "about": about,
@@ -152,12 +149,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--batch-tokens", type=int, default=4000, help="source subwords a batch (default 4000)"
     )
     parser.add_argument("--threads", type=int, default=own, help=f"of torch (default {own})")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(__file__).with_suffix(""),
-        help="path of the results, without suffix (default: beside this file)",
-    )
+    add_output_option(parser, __file__)
     parser.add_argument("--job", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     counts = (options.sentences, options.batch_tokens, options.threads)
@@ -175,19 +167,18 @@ def main(arguments: list[str] | None = None) -> None:
     if options.job:
         print(json.dumps(measure(json.load(sys.stdin))))
         return
-    given = sys.argv[1:] if arguments is None else arguments
     job = load(options.run, options.corpus or "multi30k", options.sentences)
     job |= {"threads": options.threads, "batch_tokens": options.batch_tokens}
     configuration = configure(**job["about"])
-    source = provenance(
-        shlex.join(["python", "benchmarks/decoding.py", *given]),
+    source = origin(
+        __file__,
+        arguments,
         model=f"Preset {configuration.preset}, gate {configuration.gate}, "
         + ("untrained" if options.run is None else "trained"),
         corpus=Path(configuration.corpus).name,
         languages=configuration.languages,
         sizes=job["sizes"],
         threads=options.threads,
-        load=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     )
     results = []
     for beam in options.beam:
@@ -196,10 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
             results.append(measure_apart(job | {"beam": beam, "repeats": repeats}))
     frame = pd.DataFrame(results)
     text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
-    print(text)
-    write_text(f"{options.output}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(f"{options.output}.md", text)
-    write_json(f"{options.output}.provenance.json", source)
+    write_results(options.output, frame, text, source)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,8 @@ Results go to layer.csv, layer.md and layer.provenance.json beside this file.
 
 import argparse
 import copy
-import os
-import shlex
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -32,8 +28,16 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from g2lstm import G2LSTM
-from g2lstm.files import write_json, write_text
-from g2lstm.provenance import in_words, provenance
+from g2lstm.provenance import in_words
+from side_by_side import (
+    Clock,
+    add_output_option,
+    add_timing_options,
+    origin,
+    rounds_and_clock,
+    timed,
+    write_results,
+)
 
 SIZES = [(70, 20, 400, 1150), (35, 20, 650, 650), (25, 64, 256, 256), (35, 20, 200, 200)]
 SINGLE_STEPS = 20  # in one measurement
@@ -112,20 +116,13 @@ def contenders(size: tuple[int, int, int, int]) -> dict[str, dict[str, Callable[
 
 
 def measure(
-    size: tuple[int, int, int, int], threads: int, rounds: int, clock: Callable[[], float]
+    size: tuple[int, int, int, int], threads: int, rounds: int, clock: Clock
 ) -> pd.DataFrame:
     """One row per task and layer: milliseconds and the ratio to `BASE` (median, least, most)."""
     torch.set_num_threads(threads)
     rows = []
     for task, layers in contenders(size).items():
-        seconds: dict[str, list[float]] = {name: [] for name in layers}
-        for round_number in range(rounds + 1):
-            for name, run in layers.items():
-                start = clock()
-                run()
-                if round_number > 0:  # the first one warms up
-                    seconds[name].append(clock() - start)
-        times = pd.DataFrame(seconds)
+        times = timed(layers, rounds, clock)
         ratios = times.div(times[BASE], axis=0)
         repeats = SINGLE_STEPS if task == "single step" else 1
         for name in layers:
@@ -135,7 +132,7 @@ def measure(
                     **dict(zip("TBDH", size, strict=True)),
                     "task": task,
                     "layer": name,
-                    "milliseconds": times[name].median() * 1e3 / repeats,
+                    "milliseconds": times[name].median() / repeats,
                     "ratio": ratios[name].median(),
                     "ratio_least": ratios[name].min(),
                     "ratio_most": ratios[name].max(),
@@ -175,26 +172,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, nargs="+", default=[own], help=f"threads of torch (default {own})"
     )
-    parser.add_argument("--repeats", type=int, default=15, help="rounds measured (default 15)")
-    parser.add_argument("--quick", action="store_true", help="3 rounds")
-    parser.add_argument(
-        "--cpu-time",
-        action="store_true",
-        help="measure processor time instead of elapsed time: for 1 thread on a busy machine",
+    add_timing_options(
+        parser,
+        "T,B,D,H",
+        "steps, batch, input size and hidden size; may be repeated (default: four sizes)",
     )
-    parser.add_argument(
-        "--size",
-        type=lambda text: tuple(int(part) for part in text.split(",")),
-        action="append",
-        metavar="T,B,D,H",
-        help="steps, batch, input size and hidden size; may be repeated (default: four sizes)",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path(__file__).with_suffix(""),
-        help="path of the results, without suffix (default: beside this file)",
-    )
+    add_output_option(parser, __file__)
     options = parser.parse_args(arguments)
     if min(options.threads) < 1 or options.repeats < 1:
         parser.error("--threads and --repeats must be at least 1")
@@ -207,15 +190,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
-    command = ["python", "benchmarks/layer.py", *(sys.argv[1:] if arguments is None else arguments)]
-    rounds = 3 if options.quick else options.repeats
-    source = provenance(
-        shlex.join(command),
-        rounds=rounds,
-        clock="processor" if options.cpu_time else "elapsed",
-        load=round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-    )
-    clock = time.process_time if options.cpu_time else time.perf_counter
+    rounds, clock_name, clock = rounds_and_clock(options)
+    source = origin(__file__, arguments, rounds=rounds, clock=clock_name)
     results = []
     for threads in options.threads:
         for size in options.size or SIZES:
@@ -223,10 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
             results.append(measure(size, threads, rounds, clock))
     frame = pd.concat(results, ignore_index=True)
     text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
-    print(text)
-    write_text(f"{options.output}.csv", frame.to_csv(index=False, lineterminator="\n"))
-    write_text(f"{options.output}.md", text)
-    write_json(f"{options.output}.provenance.json", source)
+    write_results(options.output, frame, text, source)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 """The experiments as settings: configurations of runs, and where runs and results lie."""
 
-import difflib
 import inspect
 import json
 import math
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,13 +18,9 @@ from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
 from g2lstm.options import TrainingOptions
 from g2lstm.parallel_corpora import PARALLEL_NAMES
+from g2lstm.parameters import ParameterError, hint
 from g2lstm.presets import GATE_SETTINGS, PRESETS, Preset
 from g2lstm.translation import TranslationModel
-
-
-class ParameterError(ValueError):
-    """A parameter of a notebook or an experiment is unknown or of the wrong kind."""
-
 
 TASKS = tuple(PRESETS)
 MODELS = {"language-model": LanguageModel, "translation": TranslationModel}
@@ -165,6 +160,12 @@ def configure(
     return configuration
 
 
+def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `configure` in the ``config.json`` of a run."""
+    names = inspect.signature(configure).parameters
+    return {name: config[name] for name in names if name in config}
+
+
 def run_directory(configuration: Configuration) -> Path:
     """Directory of the run, under ``$G2LSTM_RUNS`` (default: ``runs`` in the current folder)."""
     root = Path(os.environ.get("G2LSTM_RUNS") or "runs")
@@ -243,37 +244,6 @@ def build_model(
         return MODELS[configuration.task](*sizes, **configuration.model, **gate)
 
 
-def check_parameters(namespace: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Refuse unknown notebook parameters; to be called right after the parameters cell.
-
-    papermill passes a misspelt parameter on with a warning only. Here every name in ``namespace``
-    (the notebook's ``globals()``) that holds plain data counts as a parameter.
-
-    Returns:
-        The known parameters with their values.
-
-    Raises:
-        ParameterError: names the unknown parameter and the nearest known one.
-    """
-    known = list(known)
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    ignored = {"In", "Out"}
-    for name, value in namespace.items():
-        if name.startswith("_") or name in {*ignored, *known} or not isinstance(value, plain):
-            continue
-        raise ParameterError(
-            f"unknown parameter {name!r}{_hint(name, known)} "
-            f"Known: {', '.join(sorted(known))}. (In a running "
-            "notebook a name that a later cell has set counts too: restart the kernel.)"
-        )
-    return {name: namespace[name] for name in known}
-
-
-def _hint(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _corpus_path(corpus: str, task: str) -> str:
     """A folder as an absolute path; anything else, a corpus's name or not, as it is."""
     folder = Path(corpus).expanduser()
@@ -332,8 +302,8 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> 
     checked = {}
     for name, value in overrides.items():
         if name not in examples:
-            hint = _hint(name, examples)
-            raise ParameterError(f"unknown override {name!r}{hint} Known: {', '.join(examples)}")
+            close = hint(name, examples)
+            raise ParameterError(f"unknown override {name!r}{close} Known: {', '.join(examples)}")
         checked[name] = _of_kind(name, value, examples[name])
     if checked.get("threads", 1) < 1:
         raise ParameterError(f"threads must be at least 1, got {checked['threads']!r}")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from g2lstm.batches import Pairs
 from g2lstm.evaluation import evaluate, evaluate_translation
-from g2lstm.experiments import MODELS, Configuration, command, configure
+from g2lstm.experiments import MODELS, Configuration, arguments_of, command, configure
 from g2lstm.files import write_json
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
@@ -58,11 +58,7 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
         CheckpointError: the weights are damaged.
     """
     config = run.config
-    names = (
-        "task", "preset", "corpus", "languages", "gate", "seed", "temperature",
-        "noise_probability", "schedule", "temperature_end", "overrides",
-    )  # fmt: skip
-    configuration = configure(**{name: config[name] for name in names if name in config})
+    configuration = configure(**arguments_of(config))
     if not (run.directory / "model.safetensors").exists():
         raise RunError(
             f"{run.directory} holds no weights (published records come without); make them with: "

@@ -71,6 +71,15 @@ def hub_server(hub_cache, monkeypatch):
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def corpora():
+    """Small embedded corpora, and runs on them, for a module; see `tiny_runs`."""
+    from tiny_runs import few_sentences  # after HF_HUB_OFFLINE is set
+
+    with few_sentences():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _denormal_numbers():
     """Runs flush denormal numbers to zero, for the whole thread; hypothesis needs them."""

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from g2lstm.experiments import configure, run_directory
+from g2lstm.experiments import arguments_of, configure, run_directory
 from g2lstm.records import Run
 from g2lstm.robustness import COLUMNS
 
@@ -24,10 +24,6 @@ def gates(saturation):
 def made_up_run(gate, seed, task="language-model", saturation=None, **settings):
     """A `Run` whose numbers follow from gate and seed."""
     configuration = configure(task=task, gate=gate, seed=seed, **settings)
-    names = (
-        "task", "preset", "corpus", "languages", "gate", "seed", "temperature",
-        "noise_probability", "schedule", "temperature_end", "overrides",
-    )  # fmt: skip
     share = (SATURATION | (saturation or {}))[gate] + 0.001 * seed
     seen = {"sigmoid": 40.0, "sharpened": 45.0, "gumbel": 42.0}[gate] + 0.01 * math.sin(seed)
     summary = {
@@ -39,7 +35,7 @@ def made_up_run(gate, seed, task="language-model", saturation=None, **settings):
         {"epoch": epoch, "input_gate_saturation": share * epoch / 2, "valid_loss": 4.0 / epoch}
         for epoch in (1, 2)
     ]
-    config = {name: getattr(configuration, name) for name in names} | {"fingerprint": "made up"}
+    config = arguments_of(vars(configuration)) | {"fingerprint": "made up"}
     provenance = {"commit": "0" * 40, "modified": False, "command": "none", "hardware": {}}
     directory = Path("runs", task, "grammar", "quick", gate, f"seed-{seed}")
     return Run(directory, config, summary, metrics, provenance)

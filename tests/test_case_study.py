@@ -23,15 +23,12 @@ from g2lstm.grammar import read_annotations
 from g2lstm.inspection import record_gates
 from g2lstm.measurements import Trained
 from g2lstm.subwords import BEGIN
-from tiny_runs import PAIRS, few_sentences, text_corpus, untrained
+from tiny_runs import PAIRS, text_corpus, untrained
 
 KINDS = ("input", "forget")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def corpora():
-    with few_sentences():
-        yield
+pytestmark = pytest.mark.usefixtures("corpora")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import yaml
 from g2lstm.experiments import (
     ParameterError,
     build_model,
-    check_parameters,
     command,
     configure,
     gate_settings,
@@ -137,15 +136,6 @@ def test_the_command_names_what_is_not_default():
     overrides = {"epochs": 1, "tie_weights": False}
     text = command(configure(overrides=overrides))
     assert json.loads(text.split("-y '")[1].rstrip("'")) == {"overrides": overrides}
-
-
-def test_check_parameters_returns_the_known_and_refuses_others():
-    namespace = {"_": 1, "__name__": "x", "In": [], "Out": {}, "seed": 1, "json": json, "f": len}
-    assert check_parameters(namespace, ["seed"]) == {"seed": 1}
-    with pytest.raises(ParameterError, match=r"unknown parameter 'sede'; did you mean 'seed'\?"):
-        check_parameters(namespace | {"sede": 3}, ["seed"])
-    with pytest.raises(ParameterError, match="unknown parameter 'zzz'"):
-        check_parameters(namespace | {"zzz": None}, ["seed"])
 
 
 # Translation

@@ -7,16 +7,13 @@ import torch
 from g2lstm.corpora import END
 from g2lstm.gate_profile import measure_gate_profile
 from g2lstm.inspection import record_gates
-from tiny_runs import few_sentences, text_corpus, trained, untrained
+from tiny_runs import text_corpus, trained, untrained
 
 KINDS = ("input", "forget")
 MODES = ("evaluation", "training", "sentence")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def corpora():
-    with few_sentences():
-        yield
+pytestmark = pytest.mark.usefixtures("corpora")
 
 
 @pytest.fixture(scope="module")

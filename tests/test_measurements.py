@@ -20,15 +20,12 @@ from g2lstm.measurements import Measurement, first_pairs, load_trained, loss_of
 from g2lstm.presets import LANGUAGE_MODEL
 from g2lstm.provenance import code_checksum
 from g2lstm.records import MEASUREMENTS, RunError, find_runs, read_run
-from tiny_runs import few_sentences, finished, text_corpus, untrained
+from tiny_runs import finished, text_corpus, untrained
 
 SENTENCES = ["a cat sees the dog", "the dog hears a bird .", "a bird sleeps"] * 20
 
 
-@pytest.fixture(scope="module", autouse=True)
-def corpora():
-    with few_sentences():
-        yield
+pytestmark = pytest.mark.usefixtures("corpora")
 
 
 @pytest.fixture(scope="module")

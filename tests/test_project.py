@@ -54,6 +54,7 @@ LAYERS = (
     "training",
     "objectives",
     "presets",
+    "parameters",
     "experiments",
     "records",
     "language_model_task",

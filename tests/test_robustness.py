@@ -24,13 +24,9 @@ from g2lstm.robustness import (
     rank_of,
 )
 from pets import write_pets
-from tiny_runs import few_sentences, trained, untrained
+from tiny_runs import trained, untrained
 
-
-@pytest.fixture(scope="module", autouse=True)
-def corpora():
-    with few_sentences():
-        yield
+pytestmark = pytest.mark.usefixtures("corpora")
 
 
 @pytest.fixture(scope="module")

@@ -23,15 +23,12 @@ from g2lstm.sensitivity import (
     with_temperature_in_evaluation,
 )
 from g2lstm.translation import TranslationModel
-from tiny_runs import few_sentences, untrained
+from tiny_runs import untrained
 
 LIMIT = 300
 
 
-@pytest.fixture(scope="module", autouse=True)
-def corpora():
-    with few_sentences():
-        yield
+pytestmark = pytest.mark.usefixtures("corpora")
 
 
 @pytest.fixture(scope="module")
