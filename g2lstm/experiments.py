@@ -31,6 +31,8 @@ _SET_ELSEWHERE = {
     "gate", "temperature", "noise_probability",
 }  # fmt: skip
 
+_COUNTS = ("threads", "processes")
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -51,6 +53,7 @@ class Configuration:
     data: dict[str, Any]
     evaluation: dict[str, Any]
     threads: int
+    processes: int
     overrides: dict[str, Any]
 
 
@@ -80,7 +83,8 @@ def configure(
         schedule: of the temperature, see `gates.TemperatureSchedule`.
         temperature_end: tau at the end of training; needed unless ``schedule`` is "constant".
         overrides: other values for single settings of the preset, by name: those of the options
-            of training, of the model, of `Preset.data` and `Preset.evaluation`, and ``threads``.
+            of training, of the model, of `Preset.data` and `Preset.evaluation`, ``threads`` and
+            ``processes``.
         task: "language-model" or "translation".
         languages: source and target of a translation, as in "de-en"; default: the preset's.
 
@@ -148,6 +152,7 @@ def configure(
             data=changed.data,
             evaluation=changed.evaluation,
             threads=changed.threads,
+            processes=changed.processes,
             overrides=overrides,
         )
         _check_data(configuration)
@@ -200,7 +205,7 @@ def gate_settings(configuration: Configuration) -> str:
 
 
 def command(configuration: Configuration) -> str:
-    """The papermill command that makes the run."""
+    """The command that makes the run: papermill's, or torchrun's for several processes."""
     settings = {
         "preset": configuration.preset,
         "corpus": configuration.corpus,
@@ -216,10 +221,16 @@ def command(configuration: Configuration) -> str:
     if configuration.schedule != "constant":
         settings["schedule"] = configuration.schedule
         settings["temperature_end"] = configuration.temperature_end
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if configuration.processes > 1:
+        settings = {"task": configuration.task} | settings
+        if configuration.overrides:
+            settings["overrides"] = configuration.overrides
+        text = f"torchrun --standalone --nproc-per-node {configuration.processes} -m g2lstm train"
+        return f"{text} --parameters {shlex.quote(json.dumps(settings))}"
     text = f"papermill notebooks/{NOTEBOOKS[configuration.task]}.ipynb out.ipynb"
     for name, value in settings.items():
-        if value is not None:
-            text += f" -p {name} {shlex.quote(str(value))}"
+        text += f" -p {name} {shlex.quote(str(value))}"
     if configuration.overrides:
         text += f" -y {shlex.quote(json.dumps({'overrides': configuration.overrides}))}"
     return text
@@ -268,7 +279,7 @@ def _changed(preset: Preset, settings: Mapping[str, Any]) -> Preset:
             parts["evaluation"][name] = value
         elif name in training:
             parts["training"][name] = value
-        elif name != "threads":
+        elif name not in _COUNTS:
             parts["model"][name] = value
     return replace(
         preset,
@@ -276,7 +287,7 @@ def _changed(preset: Preset, settings: Mapping[str, Any]) -> Preset:
         training=replace(preset.training, **parts["training"]),
         data=preset.data | parts["data"],
         evaluation=preset.evaluation | parts["evaluation"],
-        threads=settings.get("threads", preset.threads),
+        **{name: settings.get(name, getattr(preset, name)) for name in _COUNTS},
     )
 
 
@@ -298,15 +309,16 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> 
         option.name: getattr(preset.training, option.name) for option in fields(preset.training)
     }
     examples = _model_defaults(task) | training | preset.data | preset.evaluation
-    examples |= {"threads": preset.threads}
+    examples |= {name: getattr(preset, name) for name in _COUNTS}
     checked = {}
     for name, value in overrides.items():
         if name not in examples:
             close = hint(name, examples)
             raise ParameterError(f"unknown override {name!r}{close} Known: {', '.join(examples)}")
         checked[name] = _of_kind(name, value, examples[name])
-    if checked.get("threads", 1) < 1:
-        raise ParameterError(f"threads must be at least 1, got {checked['threads']!r}")
+    for name in _COUNTS:
+        if checked.get(name, 1) < 1:
+            raise ParameterError(f"{name} must be at least 1, got {checked[name]!r}")
     return checked
 
 

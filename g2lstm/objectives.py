@@ -1,4 +1,8 @@
-"""What the models are trained for: the next word, and the translation."""
+"""What the models are trained for: the next word, and the translation.
+
+Of several processes (see `data_parallel`) each trains on its share of a batch: whole strands of
+text, whole sentence pairs.
+"""
 
 import math
 from collections.abc import Iterator
@@ -8,6 +12,7 @@ import torch
 from torch import Tensor
 
 from g2lstm.batches import Pairs, collate, token_batches
+from g2lstm.data_parallel import rank, sum_over_processes, world_size
 from g2lstm.evaluation import batchify, evaluate, evaluate_translation
 from g2lstm.language_model import LanguageModel, State, detach
 from g2lstm.options import LanguageModelOptions, TranslationOptions
@@ -26,7 +31,7 @@ class LanguageModelObjective:
         device: of the model.
 
     Raises:
-        ValueError: a text too short for the batch size.
+        ValueError: a text too short for the batch size, or strands that cannot be shared out.
     """
 
     def __init__(
@@ -38,7 +43,13 @@ class LanguageModelObjective:
         seed: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.strands = batchify(train_tokens, options.batch_size).to(device)
+        if options.batch_size % world_size():
+            raise ValueError(
+                f"batch_size {options.batch_size} cannot be shared out evenly among "
+                f"{world_size()} processes: choose a multiple of it"
+            )
+        strands = batchify(train_tokens, options.batch_size)
+        self.strands = strands[:, rank() :: world_size()].to(device)
         self.valid_tokens = valid_tokens
         self.options = options
         self.seed = seed
@@ -70,7 +81,8 @@ class LanguageModelObjective:
         if self.options.beta and end - start > 1:
             change = output.raw[1:].float() - output.raw[:-1].float()
             objective = objective + self.options.beta * change.pow(2).mean()
-        return objective, loss
+        share = 1 / world_size()
+        return share * objective, sum_over_processes(share * loss)
 
     def validate(self, model: LanguageModel) -> float:
         options = self.options
@@ -124,15 +136,24 @@ class TranslationObjective:
         steps, done = [], 0
         random = np.random.default_rng([self.seed, epoch])
         for sentences in token_batches(self.train_pairs, self.options.batch_tokens, random):
-            tokens = sum(len(self.train_pairs.targets[i]) + 1 for i in sentences)
+            tokens = self._tokens(sentences)
             steps.append(Step(sentences, tokens, done / self.epoch_tokens))
             done += tokens
         return steps
 
     def losses(self, model: TranslationModel, batch: list[int]) -> tuple[Tensor, Tensor]:
-        pairs = collate(self.train_pairs, batch, self.device)
+        part = batch[rank() :: world_size()]
+        if not part:  # a batch of few, long sentences: this process adds nothing
+            nothing = 0.0 * model.output_bias.sum()
+            return nothing, sum_over_processes(nothing)
+        pairs = collate(self.train_pairs, part, self.device)
         output = model(pairs.source, pairs.source_lengths, pairs.inputs)
-        return model.losses(output.hidden, pairs.targets, self.options.label_smoothing)
+        objective, loss = model.losses(output.hidden, pairs.targets, self.options.label_smoothing)
+        share = self._tokens(part) / self._tokens(batch)
+        return share * objective, sum_over_processes(share * loss)
 
     def validate(self, model: TranslationModel) -> float:
         return evaluate_translation(model, self.valid_pairs).loss
+
+    def _tokens(self, sentences: list[int]) -> int:
+        return sum(len(self.train_pairs.targets[i]) + 1 for i in sentences)

@@ -24,6 +24,8 @@ class Preset:
             for translation ``beam_size`` and ``length_penalty``.
         languages: source and target of a translation, such as "de-en".
         threads: of torch on the CPU; part of what makes a run repeat exactly.
+        processes: that train together, each on a GPU of its own if there are any and each with its
+            share of every batch, see `data_parallel`.
         seeds: of the grid.
         for_corpus: other values of single settings for a corpus of this name.
         ablations: G2-LSTMs in other settings that the grid trains too: arguments of `configure`.
@@ -38,6 +40,7 @@ class Preset:
     evaluation: dict[str, Any] = field(default_factory=dict)
     languages: str | None = None
     threads: int = 1
+    processes: int = 1
     seeds: tuple[int, ...] = (1, 2, 3)
     for_corpus: dict[str, dict[str, Any]] = field(default_factory=dict)
     ablations: tuple[dict[str, Any], ...] = ()
@@ -142,6 +145,7 @@ TRANSLATION = {
             "wmt14": {
                 "languages": "en-de", "embedding_size": 512, "hidden_size": 1024, "dropout": 0.2,
                 "epochs": 10, "batch_tokens": 8000, "merges": 32_000, "max_length": 100,
+                "processes": 4,
             },
         },
     ),

@@ -18,11 +18,13 @@ A run whose settings, code or data have changed since is started anew.
 
 import fcntl
 import hashlib
+import io
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +32,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from g2lstm.data_parallel import computed_by_first, rank, world_size
 from g2lstm.experiments import Configuration, command, run_directory
 from g2lstm.files import write_json
 from g2lstm.gates import TemperatureSchedule
@@ -126,14 +129,25 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
     ``experiment.model`` ends with the weights that were best on the validation text.
 
     Raises:
-        RunError: another process is at work on this run.
+        RunError: another process is at work on this run, or it is to be trained by another number
+            of processes.
         TrainingDivergedError, CheckpointError: see `training.train`.
     """
     configuration, directory = experiment.configuration, experiment.directory
+    if rank() > 0:
+        raise RunError("only the first of several processes records a run; this one may `follow`")
     with _locked(directory):
         _make_ready(experiment)
         # The published records of a run come without weights; then it is trained again.
-        if all((directory / name).exists() for name in ("summary.json", "model.safetensors")):
+        done = all((directory / name).exists() for name in ("summary.json", "model.safetensors"))
+        if not done and world_size() != configuration.processes:
+            raise RunError(
+                f"this run is trained by {configuration.processes} processes, here is "
+                f"{world_size()}: start {command(configuration)} first, or set "
+                f"overrides={{'processes': {world_size()}}}"
+            )
+        computed_by_first(lambda: float(done), experiment.model)  # `follow` waits for it
+        if done:
             print("this run is done: its weights and records are loaded")
             load_best(directory / "model.safetensors", experiment.model)
             return read_run(directory)
@@ -160,6 +174,32 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
         write_json(directory / "provenance.json", record)
         write_json(directory / "summary.json", summary)
     return read_run(directory)
+
+
+def follow(experiment: Experiment) -> None:
+    """Train along with the first of several processes, which is in `train_or_load`.
+
+    Keeps its own copies of the checkpoint in a temporary folder; records nothing.
+    """
+    configuration = experiment.configuration
+    if computed_by_first(lambda: 0.0, experiment.model):
+        return  # the run is done
+    checkpoint = Path("state", "checkpoint.safetensors")
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
+        (Path(folder) / "state").mkdir()
+        # Absent at the start of a run. The first process cannot go on from it by itself.
+        with suppress(FileNotFoundError):
+            for name in (checkpoint, "model.safetensors"):
+                shutil.copy(experiment.directory / name, Path(folder) / name)
+        train(
+            experiment.model,
+            experiment.task.objective,
+            configuration.training,
+            folder,
+            seed=configuration.seed,
+            schedule=_schedule(configuration),
+            progress_bar=False,
+        )
 
 
 def _make_ready(experiment: Experiment) -> None:

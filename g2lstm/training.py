@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
 from g2lstm.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from g2lstm.data_parallel import computed_by_first, reseed, sum_gradients
 from g2lstm.files import write_text
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.options import TrainingOptions
@@ -31,7 +32,7 @@ class Step(NamedTuple):
     """One step of the optimiser: what it learns from, and where in the epoch it stands."""
 
     batch: Any
-    tokens: int  # predictions in the batch
+    tokens: int  # predictions in the batch, of all processes
     done: float  # share of the epoch before this step
     scale: float = 1.0  # of the learning rate
 
@@ -51,7 +52,11 @@ class Objective(Protocol):
         """The steps of an epoch; the same each time it is asked for."""
 
     def losses(self, model: nn.Module, batch: Any) -> tuple[Tensor, Tensor]:
-        """What to minimise, and the loss in nats a token."""
+        """What to minimise, and the loss in nats a token.
+
+        Of several processes each returns its part of the first, with gradients that add up to
+        those of the whole batch, and all of them the second of the whole batch.
+        """
 
     def validate(self, model: nn.Module) -> float:
         """Nats a token on the validation text, in evaluation mode; the mode is restored."""
@@ -123,11 +128,12 @@ def train(
     with bar:
         while len(history) < total_epochs and not stopped:
             epoch = len(history)
+            reseed(seed, epoch)
             row = _train_epoch(
                 model, objective, optimizer, options, schedule, epoch, averaging, bar
             )
             with _averaged_weights(model, optimizer):
-                loss = objective.validate(model)
+                loss = computed_by_first(lambda: objective.validate(model), model)
                 _check_loss(objective, loss, f"validation loss after epoch {epoch + 1}")
                 row |= {"valid_loss": loss, "valid_perplexity": math.exp(loss)}
                 if probe is not None:
@@ -192,6 +198,7 @@ def _train_epoch(
             objective_value, loss = objective.losses(model, step.batch)
         optimizer.zero_grad()
         objective_value.backward()
+        sum_gradients(model)
         clip_grad_norm_(model.parameters(), options.clip)
         optimizer.step()
 

@@ -44,6 +44,7 @@ LAYERS = (
     "corpora",
     "parallel_corpora",
     "subwords",
+    "data_parallel",
     "batches",
     "beam_search",
     "scoring",

@@ -274,3 +274,11 @@ def test_mean_and_spread():
     assert mean_and_spread([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
     assert mean_and_spread([1.25]) == "1.25"
     assert PAPER_PTB_PERPLEXITY["gumbel"] < PAPER_PTB_PERPLEXITY["sigmoid"]
+
+
+def test_a_run_of_several_processes_says_how_to_start_them(root, corpus):
+    experiment = prepare(configure(corpus=corpus, overrides=TINY | {"processes": 2}), device="cpu")
+    with pytest.raises(RunError, match="is trained by 2 processes, here is 1: start torchrun"):
+        train_or_load(experiment, progress_bar=False)
+    assert not (experiment.directory / "model.safetensors").exists()
+    assert not (experiment.directory / "state").exists()
