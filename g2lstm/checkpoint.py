@@ -1,10 +1,17 @@
 """Checkpoints of a training run in one safetensors file each: nothing is pickled.
 
 One file holds the parameters, the optimiser's state and the random states as tensors, and all the
-rest as JSON in the file's header, so that a checkpoint is replaced in one rename.
+rest as JSON in the file's header, so that a checkpoint is replaced in one rename. The header also
+holds a sha256 of all of it: safetensors has none, and would load a flipped bit as another weight.
+Files of earlier versions, which lack it, are read without that check.
 """
 
+import errno
+import hashlib
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +33,11 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     progress: dict[str, Any] | None = None,
 ) -> None:
-    """Write model, optimiser, random states and ``progress`` (JSON) to ``path``, atomically."""
+    """Write model, optimiser, random states and ``progress`` (JSON) to ``path``, atomically.
+
+    Raises:
+        WriteError: it cannot be written, for want of room for example; ``path`` is as it was.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     header: dict[str, Any] = {"progress": progress or {}}
     if optimizer is not None:
@@ -44,8 +55,7 @@ def save_checkpoint(
             tensors[f"random.cuda.{index}"] = value
     # Copies: a file may not hold two tensors that share memory.
     tensors = {name: value.detach().cpu().clone() for name, value in tensors.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"g2lstm": json.dumps(header)})
+    write_tensors(path, tensors, "g2lstm", header)
 
 
 def load_checkpoint(
@@ -81,12 +91,12 @@ def load_checkpoint(
                     _, index, key = name.split(".", 2)
                     state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
-        except (KeyError, ValueError) as error:
+            torch.set_rng_state(tensors["random.cpu"])
+            states = [value for name, value in tensors.items() if name.startswith("random.cuda.")]
+            if states and torch.cuda.is_available():
+                torch.cuda.set_rng_state_all(states)
+        except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{path} holds no state for this optimiser: {error}") from error
-        torch.set_rng_state(tensors["random.cpu"])
-        states = [value for name, value in tensors.items() if name.startswith("random.cuda.")]
-        if states and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(states)
     return header["progress"]
 
 
@@ -105,16 +115,75 @@ def _cuda_states() -> list[torch.Tensor]:
 
 def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, json.loads(metadata["g2lstm"])
+        tensors, header = read_tensors(path, "g2lstm")
+        if not header.keys() <= {"progress", "optimizer"} or "progress" not in header:
+            raise ValueError(f"its header holds {', '.join(header)}")
+        return tensors, header
     except FileNotFoundError as error:
         raise CheckpointError(
             f"checkpoint {path} does not exist; run the experiment again to make it"
         ) from error
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({error.strerror or error}); make it readable, or "
+            "move it away to start the run anew"
+        ) from error
+    except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"checkpoint {path} is damaged or not a checkpoint ({error}); "
             "delete it to start the run anew, or put back a good copy"
         ) from error
+
+
+def write_tensors(
+    path: Path | str, tensors: dict[str, torch.Tensor], name: str, header: dict[str, Any]
+) -> None:
+    """Write a safetensors file with ``header`` (JSON) and a checksum as metadata, atomically.
+
+    Args:
+        path: of the file.
+        tensors: on the CPU, contiguous, none sharing memory with another.
+        name: of the metadata.
+        header: without an entry "sha256".
+
+    Raises:
+        WriteError: it cannot be written; ``path`` is as it was.
+    """
+    text = json.dumps(header | {"sha256": _checksum(tensors, header)})
+    size = len(text) + sum(tensor.nbytes + len(key) for key, tensor in tensors.items())
+    with replacing(path, size) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={name: text})
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+
+
+def read_tensors(path: Path | str, name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors and header of a file that `write_tensors` wrote, or an earlier version of it.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        SafetensorError, LookupError, ValueError, TypeError, AttributeError: it is damaged, or
+            something else.
+    """
+    if Path(path).is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    with safe_open(str(path), framework="pt") as file:
+        header = json.loads((file.metadata() or {})[name])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    known = header.pop("sha256", None)
+    if known is not None and known != _checksum(tensors, header):
+        raise ValueError("its content does not match its checksum")
+    return tensors, header
+
+
+def _checksum(tensors: Mapping[str, torch.Tensor], header: dict[str, Any]) -> str:
+    """sha256 of header, names, types, shapes and values."""
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """The experiments as settings: configurations of runs, and where runs and results lie."""
 
+import hashlib
 import inspect
 import json
 import math
@@ -25,6 +26,13 @@ from g2lstm.translation import TranslationModel
 TASKS = tuple(PRESETS)
 MODELS = {"language-model": LanguageModel, "translation": TranslationModel}
 NOTEBOOKS = {"language-model": "01_language_model", "translation": "03_translation"}
+# The greatest numbers that make sense: beyond them a slip would take all memory, or for ever.
+MOST = {
+    "num_layers": 100, "encoder_layers": 100, "decoder_layers": 100, "beam_size": 1000,
+    "threads": 1024, "processes": 1024, "merges": 10**6, "hidden_size": 10**6, "embedding_size": 10**6,
+}  # fmt: skip
+MOST_OF_ALL = 10**9
+LONGEST_NAME = 200  # of a folder; file systems take 255 bytes
 # What a model gets from elsewhere than the preset.
 _SET_ELSEWHERE = {
     "self", "vocabulary_size", "source_size", "target_size", "padding",
@@ -93,10 +101,10 @@ def configure(
     """
     if task not in TASKS:
         raise ParameterError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    if preset not in PRESETS[task]:
+    if not isinstance(preset, str) or preset not in PRESETS[task]:
         raise ParameterError(f"preset must be one of {', '.join(PRESETS[task])}, got {preset!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ParameterError(f"seed must be an integer >= 0, got {seed!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ParameterError(f"seed must be an integer >= 0, got {seed!r} (most: 2^63 - 1)")
     if corpus is not None and not isinstance(corpus, str):
         raise ParameterError(f"corpus must be text, got {corpus!r}")
     if overrides is not None and not isinstance(overrides, Mapping):
@@ -114,20 +122,20 @@ def configure(
         ):
             if value is not None and default is None:
                 raise ParameterError(f"{name}={value!r} has no effect with gate={gate!r}")
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
-                raise ParameterError(f"{name} must be a number, got {value!r}")
-        temperature = default_temperature if temperature is None else float(temperature)
+        if temperature is None:
+            temperature = default_temperature
+        else:
+            temperature = _finite("temperature", temperature)
         if noise_probability is None:
             noise_probability = default_probability
         else:
-            noise_probability = float(noise_probability)
+            noise_probability = _finite("noise_probability", noise_probability)
         if schedule != "constant":
             if gate == "sigmoid":
                 raise ParameterError(f"schedule={schedule!r} has no effect with gate='sigmoid'")
             if temperature_end is None:
                 raise ParameterError(f"schedule={schedule!r} needs a temperature_end")
+            temperature_end = _finite("temperature_end", temperature_end)
         elif temperature_end is not None:
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
         languages = _checked_languages(chosen.languages, languages)
@@ -146,7 +154,7 @@ def configure(
             temperature=temperature,
             noise_probability=noise_probability,
             schedule=schedule,
-            temperature_end=None if temperature_end is None else float(temperature_end),
+            temperature_end=temperature_end,
             model=changed.model,
             training=changed.training,
             data=changed.data,
@@ -160,8 +168,13 @@ def configure(
         build_model(configuration, *sizes, device="meta")
     except ParameterError:
         raise
-    except (ValueError, TypeError) as error:
-        raise ParameterError(str(error)) from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        given = {
+            "schedule": schedule, "temperature_end": temperature_end,
+            "noise_probability": noise_probability, **(overrides or {}),
+        }  # fmt: skip
+        named = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise ParameterError(f"{error} (given: gate={gate!r}, {named})") from error
     return configuration
 
 
@@ -195,13 +208,21 @@ def gate_settings(configuration: Configuration) -> str:
     """The gate and all that departs from the preset, as a folder name."""
     parts = [configuration.gate]
     if configuration.temperature is not None:
-        parts.append(f"tau-{configuration.temperature:g}")
+        parts.append(f"tau-{_short(configuration.temperature)}")
     if configuration.schedule != "constant":
-        parts.append(f"{configuration.schedule}-to-{configuration.temperature_end:g}")
+        parts.append(f"{configuration.schedule}-to-{_short(configuration.temperature_end)}")
     if configuration.noise_probability is not None:
-        parts.append(f"p-{configuration.noise_probability:g}")
+        parts.append(f"p-{_short(configuration.noise_probability)}")
     parts += [f"{name}-{value}" for name, value in sorted(configuration.overrides.items())]
-    return "_".join(parts)
+    name = "_".join(parts)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 13]}_{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _short(value: float) -> str:
+    """As few digits as tell the value from others: they would share a folder."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def command(configuration: Configuration) -> str:
@@ -257,9 +278,13 @@ def build_model(
 
 def _corpus_path(corpus: str, task: str) -> str:
     """A folder as an absolute path; anything else, a corpus's name or not, as it is."""
-    folder = Path(corpus).expanduser()
-    names = NAMES if task == "language-model" else PARALLEL_NAMES
-    return str(folder.resolve()) if corpus not in names and folder.is_dir() else corpus
+    folder = Path(corpus)
+    with suppress(RuntimeError, OSError):  # "~nobody", or a name too long for a folder's
+        folder = folder.expanduser()
+        names = NAMES if task == "language-model" else PARALLEL_NAMES
+        if corpus not in names and folder.is_dir():
+            return str(folder.resolve())
+    return corpus
 
 
 def _for_corpus(preset: Preset, corpus: str | None) -> Preset:
@@ -297,7 +322,8 @@ def _checked_languages(default: str | None, languages: str | None) -> str | None
     if default is None:
         raise ParameterError(f"languages={languages!r} has no effect on a language model")
     parts = languages.split("-") if isinstance(languages, str) else []
-    if len(parts) != 2 or not all(parts) or parts[0] == parts[1]:
+    # They are parts of names of files.
+    if len(parts) != 2 or not all(map(str.isidentifier, parts)) or parts[0] == parts[1]:
         raise ParameterError(
             f"languages must be source and target, such as 'de-en', got {languages!r}"
         )
@@ -313,9 +339,12 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> 
     checked = {}
     for name, value in overrides.items():
         if name not in examples:
-            close = hint(name, examples)
+            close = hint(str(name), examples)
             raise ParameterError(f"unknown override {name!r}{close} Known: {', '.join(examples)}")
         checked[name] = _of_kind(name, value, examples[name])
+        most = MOST.get(name, MOST_OF_ALL)
+        if isinstance(checked[name], int) and checked[name] > most:
+            raise ParameterError(f"{name} must be at most {most}, got {value!r}")
     for name in _COUNTS:
         if checked.get(name, 1) < 1:
             raise ParameterError(f"{name} must be at least 1, got {checked[name]!r}")
@@ -338,11 +367,23 @@ def _model_defaults(task: str) -> dict[str, Any]:
 
 def _of_kind(name: str, value: Any, example: Any) -> Any:
     """``value`` if it is of the type of ``example`` (an int passes for a float)."""
-    if isinstance(example, float) and isinstance(value, str):
-        with suppress(ValueError):
-            value = float(value)  # YAML, and so papermill, takes 1e-06 for text
-    kinds = (int, float) if isinstance(example, float) else (type(example),)
-    wrong_bool = isinstance(value, bool) and not isinstance(example, bool)
-    if wrong_bool or not isinstance(value, kinds):
+    if isinstance(example, float):
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = float(value)  # YAML, and so papermill, takes 1e-06 for text
+        return _finite(name, value)
+    if isinstance(value, bool) != isinstance(example, bool) or not isinstance(value, type(example)):
         raise ParameterError(f"{name} must be of type {type(example).__name__}, got {value!r}")
-    return type(example)(value)
+    return value
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ParameterError(f"{name} must be a number (type float), got {value!r}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ParameterError(f"{name} must be a finite number, got {number!r}")
+    return number

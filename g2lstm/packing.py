@@ -5,7 +5,6 @@ their table and a code a weight of ceil(log2(number of values)) bits. That loses
 loaded equals what was saved, bit for bit. What is left is float32 or, on demand, int8.
 """
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from g2lstm.checkpoint import CheckpointError
+from g2lstm.checkpoint import CheckpointError, read_tensors, write_tensors
 from g2lstm.compression import Integers, bits_per_weight
-from g2lstm.files import replacing
 from g2lstm.low_rank_lstm import LowRankLSTM
 
 RESTS = ("float32", "int8")
@@ -53,6 +50,7 @@ def save_packed(model: nn.Module, path: Path | str, rest: str = "float32") -> No
 
     Raises:
         ValueError: ``rest`` is neither.
+        WriteError: the file cannot be written; ``path`` is as it was.
     """
     if rest not in RESTS:
         raise ValueError(f"rest must be one of {', '.join(RESTS)}, got {rest!r}")
@@ -74,8 +72,7 @@ def save_packed(model: nn.Module, path: Path | str, rest: str = "float32") -> No
             about, parts = _stored(block.contiguous(), rest)
             header[name]["blocks"].append(about)
             tensors |= {f"{key}{suffix}": part for suffix, part in parts.items()}
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={"g2lstm_packed": json.dumps(header)})
+    write_tensors(path, tensors, "g2lstm_packed", header)
 
 
 def load_packed(path: Path | str, model: nn.Module) -> None:
@@ -86,20 +83,17 @@ def load_packed(path: Path | str, model: nn.Module) -> None:
             as it was.
     """
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["g2lstm_packed"])
-            state = {
-                name: _joined(
-                    [
-                        _restored(
-                            about, lambda suffix, key=f"{name}/{i}": file.get_tensor(key + suffix)
-                        )
-                        for i, about in enumerate(entry["blocks"])
-                    ]
-                ).to(getattr(torch, entry["dtype"]))
-                for name, entry in header.items()
-                if "same" not in entry
-            }
+        tensors, header = read_tensors(path, "g2lstm_packed")
+        state = {
+            name: _joined(
+                [
+                    _restored(about, lambda suffix, key=f"{name}/{i}": tensors[key + suffix])
+                    for i, about in enumerate(entry["blocks"])
+                ]
+            ).to(getattr(torch, entry["dtype"]))
+            for name, entry in header.items()
+            if "same" not in entry
+        }
         state |= {name: state[e["same"]] for name, e in header.items() if "same" in e}
     except (
         OSError, SafetensorError, LookupError, ValueError, RuntimeError, AttributeError, TypeError,

@@ -1,7 +1,7 @@
 """Records of finished runs: reading them, finding them, copying them for publication."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,15 +43,52 @@ def read_run(directory: Path | str) -> Run:
         RunError: the run is not finished, or a record is missing or damaged.
     """
     directory = Path(directory)
+    config, summary, record = (
+        read_record(directory / name) for name in ("config.json", "summary.json", "provenance.json")
+    )
+    path = directory / "metrics.jsonl"
+    metrics = _parsed(path, lambda text: [json.loads(line) for line in text.splitlines()])
+    if not all(isinstance(row, dict) for row in metrics):
+        raise _damaged(path, "a line of it is no epoch")
+    if len(metrics) != summary.get("epochs", len(metrics)):
+        raise _damaged(path, f"it has {len(metrics)} of {summary['epochs']} epochs")
+    return Run(directory, config, summary, metrics, record)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A record of a run that is one JSON object, such as ``summary.json``.
+
+    Raises:
+        RunError: it is missing or damaged; says what to do.
+    """
+    record = _parsed(path, json.loads)
+    if not isinstance(record, dict):
+        raise _damaged(path, "it is no JSON object")
+    return record
+
+
+def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        config, summary, record = (
-            json.loads((directory / name).read_text(encoding="utf-8"))
-            for name in ("config.json", "summary.json", "provenance.json")
-        )
-        lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return Run(directory, config, summary, [json.loads(line) for line in lines], record)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{directory} holds no finished run: {error}") from error
+        return parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{path.parent} holds no finished run: {path.name} is missing; run the experiment again"
+        ) from error
+    except OSError as error:
+        raise RunError(
+            f"{path.parent} holds no finished run: {path} cannot be read "
+            f"({error.strerror or error}); make it readable, or move it away and run the "
+            "experiment again"
+        ) from error
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, what: str) -> RunError:
+    return RunError(
+        f"{path.parent} holds no finished run: {path} is damaged ({what}); put back a good copy, "
+        "or delete it and run the experiment again, which makes it anew"
+    )
 
 
 def find_runs(
@@ -111,10 +148,7 @@ def read_bleu_statistics(run: Run) -> np.ndarray:
         RunError: the record is missing or damaged.
     """
     path = run.directory / BLEU_STATISTICS
-    try:
-        return np.array(json.loads(path.read_text(encoding="utf-8")), dtype=np.int64)
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} is missing or damaged: {error}") from error
+    return _parsed(path, lambda text: np.array(json.loads(text), dtype=np.int64))
 
 
 def copy_records(runs: Iterable[Run], results: Path) -> None:
@@ -124,7 +158,8 @@ def copy_records(runs: Iterable[Run], results: Path) -> None:
     latter are too near to the corpus's text.
     """
     for run in runs:
-        target = results / "runs" / Path(*run.directory.resolve().parts[-5:])
+        # Not resolve(): a folder of a run may be a link to a place of another name.
+        target = results / "runs" / Path(*run.directory.absolute().parts[-5:])
         names = [BLEU_STATISTICS] if run.config["task"] == "translation" else []
         names += [f"{MEASUREMENTS}/{p.name}" for p in run.directory.glob(f"{MEASUREMENTS}/*.json")]
         for name in (*RECORDS, *names):

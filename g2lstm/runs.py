@@ -34,11 +34,18 @@ from torch import nn
 
 from g2lstm.data_parallel import computed_by_first, rank, world_size
 from g2lstm.experiments import Configuration, command, run_directory
-from g2lstm.files import write_json
+from g2lstm.files import remove, write_json
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
-from g2lstm.records import RECORDS, TRANSLATION_RECORDS, Run, RunError, read_run
+from g2lstm.records import (
+    RECORDS,
+    TRANSLATION_RECORDS,
+    Run,
+    RunError,
+    read_record,
+    read_run,
+)
 from g2lstm.training import Objective, load_best, train
 from g2lstm.translation_task import TranslationTask
 
@@ -103,13 +110,16 @@ def prepare(configuration: Configuration, device: str | None = None) -> Experime
 
     Raises:
         CorpusError: the corpus cannot be loaded.
-        RunError: a split is too short to be measured.
+        RunError: a split is too short for a batch, or to be measured.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(configuration.threads)
     # Vanishing probabilities and gradients would be denormal numbers, which are ten times slower.
     torch.set_flush_denormal(True)
-    task = TASKS[configuration.task](configuration, device)
+    try:
+        task = TASKS[configuration.task](configuration, device)
+    except ValueError as error:
+        raise RunError(f"the corpus {configuration.corpus} cannot be used: {error}") from error
     determinants = {
         "configuration": asdict(configuration),
         "code": code_checksum((*task.modules, "runs")),
@@ -139,7 +149,7 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
     with _locked(directory):
         _make_ready(experiment)
         # The published records of a run come without weights; then it is trained again.
-        done = all((directory / name).exists() for name in ("summary.json", "model.safetensors"))
+        done = all((directory / name).exists() for name in _files(configuration))
         if not done and world_size() != configuration.processes:
             raise RunError(
                 f"this run is trained by {configuration.processes} processes, here is "
@@ -166,7 +176,7 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
             progress_bar=progress_bar,
         )
         summary = experiment.task.summarise(directory) | _about(experiment, history)
-        record = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
+        record = read_record(directory / "provenance.json")
         record["training_seconds"] = sum(row["seconds"] for row in history)
         # Of the whole run, evaluations included; unknown for a run made in several sittings.
         record["seconds"] = None if resumed else time.perf_counter() - started
@@ -205,7 +215,8 @@ def follow(experiment: Experiment) -> None:
 def _make_ready(experiment: Experiment) -> None:
     """Clear the run directory of an outdated run and of half-written files; record the start."""
     configuration, directory = experiment.configuration, experiment.directory
-    for part in directory.rglob("*.part"):  # left by a kill
+    # Left by a kill; those of measurements may be another process's, at work now.
+    for part in (*directory.glob("*.part"), *directory.glob("state/*.part")):
         part.unlink()
     old = _config(directory)
     if old.get("corpus", configuration.corpus) != configuration.corpus:
@@ -213,14 +224,22 @@ def _make_ready(experiment: Experiment) -> None:
             f"{directory} holds a run on the corpus {old['corpus']}, not on "
             f"{configuration.corpus}: rename one of the folders, or set G2LSTM_RUNS to another one"
         )
-    if old.get("fingerprint") == experiment.fingerprint:
-        if any((directory / name).exists() for name in ("state", "model.safetensors")):
+    same = old.get("fingerprint") == experiment.fingerprint
+    # After the first epoch there are weights: without them the state is of no use.
+    kept = (directory / "model.safetensors").exists() or (
+        (directory / "state").exists() and not (directory / "metrics.jsonl").exists()
+    )
+    if same and kept:
+        if (directory / "provenance.json").exists():
+            read_record(directory / "provenance.json")  # damaged: now, not after the training
             return
-    elif old:
-        print(f"{directory}: settings, code or data have changed; the run starts anew")
-    for name in (*RECORDS, *TRANSLATION_RECORDS, "model.safetensors"):
-        (directory / name).unlink(missing_ok=True)
-    shutil.rmtree(directory / "state", ignore_errors=True)
+    else:
+        if old and not same:
+            print(f"{directory}: settings, code or data have changed; the run starts anew")
+        elif (directory / "state").exists():
+            print(f"{directory}: its config.json or weights are missing; the run starts anew")
+        for name in (*RECORDS, *TRANSLATION_RECORDS, "model.safetensors", "state"):
+            remove(directory / name)
     source = experiment.task.source
     source = source if source.startswith("hub:") else "local files"
     data = {"source": source, "sha256": experiment.task.checksums}
@@ -232,8 +251,15 @@ def _make_ready(experiment: Experiment) -> None:
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    directory.mkdir(parents=True, exist_ok=True)
-    with open(directory / ".lock", "w") as lock:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {directory}: {error.strerror}; make it writable, or set G2LSTM_RUNS "
+            "to a folder that is"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -241,11 +267,16 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
 
 
+def _files(configuration: Configuration) -> tuple[str, ...]:
+    """What a finished run leaves, weights included."""
+    further = TRANSLATION_RECORDS if configuration.task == "translation" else ()
+    return (*RECORDS, *further, "model.safetensors")
+
+
 def _config(directory: Path) -> dict[str, Any]:
-    try:
-        return json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    # Damaged it is no reason to delete a run that may be whole.
+    path = directory / "config.json"
+    return read_record(path) if path.exists() else {}
 
 
 def _schedule(configuration: Configuration) -> TemperatureSchedule | None:

@@ -136,8 +136,9 @@ def _learn(sentences: Sequence[str], merges: int, side: str) -> Subwords:
     alphabet = {" ", *itertools.chain.from_iterable(normalised)}
     if len(alphabet) == 1:
         raise ValueError(f"no text to learn subwords from on the {side} side")
+    most = sum(map(len, sentences))  # of merges; the library sets memory aside for all it is asked
     trainer = trainers.BpeTrainer(
-        vocab_size=len(SPECIALS) + len(alphabet) + merges,
+        vocab_size=len(SPECIALS) + len(alphabet) + min(merges, most),
         special_tokens=list(SPECIALS),
         initial_alphabet=[" "],
         min_frequency=2,
