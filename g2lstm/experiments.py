@@ -29,7 +29,8 @@ NOTEBOOKS = {"language-model": "01_language_model", "translation": "03_translati
 # The greatest numbers that make sense: beyond them a slip would take all memory, or for ever.
 MOST = {
     "num_layers": 100, "encoder_layers": 100, "decoder_layers": 100, "beam_size": 1000,
-    "threads": 1024, "processes": 1024, "merges": 10**6, "hidden_size": 10**6, "embedding_size": 10**6,
+    "hidden_size": 10**6, "embedding_size": 10**6, "merges": 10**6, "threads": 1024,
+    "processes": 1024,
 }  # fmt: skip
 MOST_OF_ALL = 10**9
 LONGEST_NAME = 200  # of a folder; file systems take 255 bytes
