@@ -245,11 +245,12 @@ def command(configuration: Configuration) -> str:
         settings["temperature_end"] = configuration.temperature_end
     settings = {name: value for name, value in settings.items() if value is not None}
     if configuration.processes > 1:
-        settings = {"task": configuration.task} | settings
-        if configuration.overrides:
-            settings["overrides"] = configuration.overrides
         text = f"torchrun --standalone --nproc-per-node {configuration.processes} -m g2lstm train"
-        return f"{text} --parameters {shlex.quote(json.dumps(settings))}"
+        for name, value in ({"task": configuration.task} | settings).items():
+            text += f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
+        for name, value in configuration.overrides.items():
+            text += f" --set {shlex.quote(f'{name}={json.dumps(value)}')}"
+        return text
     text = f"papermill notebooks/{NOTEBOOKS[configuration.task]}.ipynb out.ipynb"
     for name, value in settings.items():
         text += f" -p {name} {shlex.quote(str(value))}"
