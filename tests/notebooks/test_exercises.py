@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from execution import NOTEBOOKS, assert_refused, execute, shown
+from execution import NOTEBOOKS, execute, shown
 
 SMALL = {"seeds": [1, 2], "train_tokens": 2_000, "units": 8}
 TASKS = ["1a", "1b", "2a", "2b", "3", "4", "5a", "5b", "5c", "6a", "6b"]
@@ -47,10 +47,16 @@ def test_its_own_solutions_are_right_and_decide_from_what_is_measured(tmp_path):
         ({"solution": True}, "unknown parameter 'solution'; did you mean 'solutions'"),
         ({"solutions": "yes"}, "solutions must be True or False, got 'yes'"),
         ({"seeds": []}, r"got seeds=\[\]"),
+        ({"units": 0}, "units=0"),
     ],
 )
-def test_a_wrong_parameter_stops_it(tmp_path, monkeypatch, parameters, message):
-    assert_refused("10_exercises", tmp_path, parameters, message, monkeypatch)
+def test_a_wrong_parameter_is_refused_by_the_cell_that_checks_them(parameters, message):
+    cells = {cell.id: cell for cell in nbformat.read(NOTEBOOKS / "10_exercises.ipynb", 4).cells}
+    names = {}
+    exec(cells["parameters"].source, names)
+    exec(cells["check-parameters"].source, names)
+    with pytest.raises(ValueError, match=message):
+        exec(cells["check-parameters"].source, names | parameters)
 
 
 def test_the_committed_notebook_is_unsolved_and_was_run_in_order():
