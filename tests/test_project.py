@@ -76,6 +76,8 @@ LAYERS = (
     "analysis_plots",
     "studies",
     "report",
+    "feedback",
+    "exercises",
 )
 
 # Where conda's name is not that of pip.
@@ -189,6 +191,7 @@ def test_the_notebooks_are_there():
         "07_case_study",
         "08_sensitivity",
         "09_report",
+        "10_exercises",
     ]
 
 
