@@ -5,35 +5,39 @@ CORPUS ?=
 TASK ?=
 LANGUAGES ?=
 SEEDS ?=
-JOBS ?= 2
+PROFILE ?= local
+JOBS ?=
 LAB ?=
 
 SHELL := bash
 VENV := .venv
 RUN := $(VENV)/bin/python -m
+SNAKEMAKE = $(RUN) snakemake --profile "profiles/$(PROFILE)" $(addprefix --jobs=,$(JOBS)) \
+    --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" "seeds=$(SEEDS)"
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help setup reproduce test lab bench clean
+.PHONY: help setup reproduce report test lab bench clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "make reproduce takes PRESET (now $(PRESET)), TASK (language-model or translation; default: both),"
-	@echo "CORPUS, LANGUAGES and SEEDS (default: the preset's) and JOBS (now $(JOBS)), as in:"
+	@echo "CORPUS, LANGUAGES and SEEDS (default: the preset's), PROFILE (now $(PROFILE); slurm and gpu are"
+	@echo "for clusters, see docs/cluster.md) and JOBS (at once; default: the profile's), as in:"
 	@echo "make reproduce PRESET=small TASK=translation CORPUS=wmt14 LANGUAGES=en-de SEEDS=\"1 2\""
 	@echo "make lab takes LAB, further options of JupyterLab, such as LAB=\"--allow-root --no-browser\""
 
 setup: $(INSTALLED) ## make .venv, which the other targets do too
 
 reproduce: $(INSTALLED) ## run the experiment grid of a preset, as far as it is not done yet
-	@$(RUN) snakemake --cores $(JOBS) --nolock --rerun-incomplete --keep-going --show-failed-logs \
-	    --max-checksum-file-size 1GB --quiet host \
-	    --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" \
-	    "seeds=$(SEEDS)" || \
+	@$(SNAKEMAKE) || \
 	    { echo "Not finished: see above, and logs/$(PRESET)/ for the failed notebooks. What is done is kept." >&2; \
 	    exit 1; }
 	@results="$${G2LSTM_RESULTS:-results}/$(PRESET)" && \
 	    echo "Done: look at $$results/tables, $$results/figures and $$results/notebooks"
+
+report: $(INSTALLED) ## put the figures that make reproduce made into one HTML file that needs no network
+	@$(SNAKEMAKE) --report "$${G2LSTM_RESULTS:-results}/$(PRESET)/report.html"
 
 # The committed notebooks read copies of the committed run records, so results/ stays as it is, with
 # the weights that `make reproduce` left, if it made the same runs: then they need no training.

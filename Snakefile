@@ -1,7 +1,7 @@
 """The experiment grid: which notebook runs with which parameters, and what depends on what.
 
-`make reproduce` runs it; by hand: `snakemake --cores 2 --config preset=small corpus=ptb`. A job is
-one papermill process. It runs again when its parameters, its notebook, the package modules that the
+`make reproduce` runs it; by hand: `snakemake --profile profiles/local --config preset=small`, or with
+another profile on a cluster. A job is one papermill process. It runs again when its parameters, its notebook, the package modules that the
 notebooks use or the local files of its corpus changed. Of a run directory only summary.json belongs
 to Snakemake, which deletes what it owns before it starts a job: weights and checkpoint stay, and a
 run that was killed goes on from there.
@@ -50,6 +50,9 @@ def has_corpus(task):
     return any(file.suffix == f".{source}" for file in local_files(CORPUS, source, target))
 
 
+report: "report/workflow.rst"
+
+
 PRESET = option("preset", "quick")
 CORPUS = option("corpus")
 LANGUAGES = option("languages")
@@ -79,14 +82,34 @@ if not EXAMPLES:
 if LANGUAGES is not None and "translation" not in EXAMPLES:
     raise WorkflowError(f"languages {LANGUAGES!r} have no effect without a translation")
 
-# Snakemake's own lock outlives a kill and would then refuse to go on (hence `--nolock` in the
-# Makefile); this one ends with its process.
-Path(".snakemake").mkdir(exist_ok=True)
-lock = open(f".snakemake/{PRESET}.lock", "w")
-try:
-    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except BlockingIOError:
-    raise WorkflowError(f"preset {PRESET} is being reproduced in this folder by another process")
+# Snakemake's own lock outlives a kill and would then refuse to go on (hence `nolock` in the
+# profiles); this one ends with its process. Jobs on a cluster read this file too, and take none.
+if workflow.is_main_process:
+    Path(".snakemake").mkdir(exist_ok=True)
+    lock = open(f".snakemake/{PRESET}.lock", "w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError(f"preset {PRESET} is being reproduced in this folder by another process")
+
+# What a job asks for on a cluster: memory (MB) and time (minutes), of a run, of what measures trained
+# models, of what reads records. Generous: a slow node, and Snakemake itself, which runs in the job.
+NEEDS = {
+    "quick": {"run": (3_000, 30), "measure": (3_000, 60), "read": (3_000, 30)},
+    "small": {"run": (5_000, 240), "measure": (5_000, 240), "read": (3_000, 30)},
+    "paper": {"run": (16_000, 2_880), "measure": (16_000, 1_440), "read": (3_000, 30)},
+}
+
+
+def needs(kind):
+    """The resources of a job of this kind, with more memory at each new attempt.
+
+    GPUs are a matter of the profile, but for jobs that never use one.
+    """
+    memory, minutes = NEEDS[PRESET][kind]
+    resources = {"mem_mb": lambda wildcards, attempt: attempt * memory, "runtime": minutes}
+    return resources | ({"gpu": 0} if kind == "read" else {})
+
 
 # The notebook of a job that failed or was killed stays beside its log, to be read. The lock, held as
 # long as the job lives, makes it wait for a twin that outlived the kill of an earlier Snakemake.
@@ -127,18 +150,36 @@ def run_parameters(example, settings, seed):
     return parameters(example) | settings | {"seed": seed} | examples
 
 
-def made_by(notebook, prefix, label, tables, figures):
-    """The executed notebook, then the tables and figures that it writes."""
-    made = [RESULTS / f"notebooks/{notebook}_{label}.ipynb"]
-    made += [
-        RESULTS / f"tables/{prefix}{table}.{suffix}" for table in tables for suffix in ("csv", "md")
-    ]
-    made += [
-        RESULTS / f"figures/{prefix}_{figure}.{suffix}"
-        for figure in figures
-        for suffix in ("png", "svg")
-    ]
-    return made
+def tables_of(prefix, tables):
+    return [RESULTS / f"tables/{prefix}{name}.{suffix}" for name in tables for suffix in ("csv", "md")]
+
+
+def figures_of(prefix, figures, category, subcategory=None):
+    """A notebook's figures, of which the PNG goes into Snakemake's report."""
+    for name in figures:
+        path = RESULTS / f"figures/{prefix}_{name}"
+        yield f"{path}.svg"
+        yield report(
+            f"{path}.png",
+            caption=f"report/{name}.rst",
+            category=category,
+            subcategory=subcategory,
+            labels={"figure": name.replace("_", " ")},
+        )
+
+
+def sometimes(notebook, task):
+    """The figures that an analysis saves only where there is something to show."""
+    if notebook == "07_case_study" and task == "language-model":
+        yield "case_study"
+    swept = [list(settings) for settings in PRESETS[task][PRESET].ablations]
+    if notebook == "06_gate_values":
+        for name, figure in (
+            ("noise_probability", "gates_by_p"),
+            ("temperature", "gates_by_temperature"),
+        ):
+            if [name] in swept:
+                yield figure
 
 
 # Notebooks that look at runs in other settings too; those whose measurements the report reads.
@@ -146,6 +187,9 @@ LOOK_AT_ABLATIONS = ("06_gate_values", "08_sensitivity")
 MEASURE = ("05_compression", "07_case_study")
 everything = []
 measured = []  # executed notebooks that measure what the report is about
+GUMBEL_FIGURES = (
+    "densities", "sample", "proposition", "mask", "modes", "robustness", "pushing",
+)  # fmt: skip
 
 
 rule gumbel_gates:
@@ -156,9 +200,12 @@ rule gumbel_gates:
         notebook="notebooks/00_gumbel_gates.ipynb",
     output:
         touch(LOGS / "00_gumbel_gates.done"),  # absent from a fresh clone, unlike the notebook
+        figures_of("gumbel_gates", GUMBEL_FIGURES, "Gumbel gates"),
         notebook=RESULTS / "notebooks/00_gumbel_gates.ipynb",
     params:
         yaml=lambda _: json.dumps({"figures": str(RESULTS / "figures")}),
+    resources:
+        **needs("read"),
     log:
         LOGS / "00_gumbel_gates.log",
     shell:
@@ -186,7 +233,8 @@ for task, example in EXAMPLES.items():
         name = f"{number}_{kind}_{label}_{of_run}_seed-{{seed}}"
         notebook = RESULTS / f"notebooks/{name}.ipynb"
         summaries[kind_of_run] += expand(summary, seed=seeds)
-        everything += expand(notebook, seed=seeds)
+        # The summary too: a fresh clone has the notebooks, but not the runs.
+        everything += expand([summary, notebook], seed=seeds)
 
         rule:
             name:
@@ -204,6 +252,8 @@ for task, example in EXAMPLES.items():
                 yaml=lambda wildcards, example=example, settings=settings: json.dumps(
                     run_parameters(example, settings, int(wildcards.seed))
                 ),
+            resources:
+                **needs("run"),
             log:
                 LOGS / f"{name}.log",
             shell:
@@ -216,15 +266,25 @@ for task, example in EXAMPLES.items():
         for name, tables in STUDY_TABLES.items()
     }
     for notebook, (suffix, tables, figures) in notebooks.items():
-        made = made_by(notebook, f"{kind}_{label}", suffix, tables, figures)
-        everything += made
+        executed = RESULTS / f"notebooks/{notebook}_{suffix}.ipynb"
+        name = notebook[3:].removeprefix(f"{kind}_")
+        tables = tables_of(f"{kind}_{label}", tables)
+        figures = list(
+            figures_of(
+                f"{kind}_{label}",
+                (*figures, *sometimes(notebook, task)),
+                category=f"{task.capitalize().replace('-', ' ')}, {label}",
+                subcategory=name.replace("_", " "),
+            )
+        )
+        everything += [executed, *tables, *map(str, figures)]
         study = notebook in STUDY_TABLES
         if notebook in MEASURE:
-            measured.append(made[0])
+            measured.append(executed)
 
         rule:
             name:
-                f"{kind}_{notebook[3:].removeprefix(f'{kind}_')}"
+                f"{kind}_{name}"
             message:
                 f"{notebook}: {PRESET}, {label}"
             input:
@@ -233,14 +293,17 @@ for task, example in EXAMPLES.items():
                 summaries["ablation"] if notebook in LOOK_AT_ABLATIONS else [],
                 notebook=f"notebooks/{notebook}.ipynb",
             output:
-                made[1:],
-                notebook=made[0],
+                tables,
+                figures,
+                notebook=executed,
             params:
                 yaml=lambda _, example=example, seeds=seeds, task=task, study=study: json.dumps(
                     parameters(example)
                     | ({"task": task} if study else {})
                     | {"seeds": seeds, "save": True}
                 ),
+            resources:
+                **needs("measure" if study else "read"),
             log:
                 LOGS / f"{notebook}_{suffix}.log",
             shell:
@@ -284,6 +347,8 @@ rule final_report:
         yaml=lambda _: json.dumps(
             {"preset": PRESET, "experiments": experiments, "seeds": asked_seeds, "save": True}
         ),
+    resources:
+        **needs("read"),
     log:
         LOGS / "09_report.log",
     shell:
