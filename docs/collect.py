@@ -1,23 +1,18 @@
-"""Put together what Sphinx reads: a copy of the README, pages, notebooks and figures, and pages made
-of the results. `make site` runs it: python docs/collect.py FOLDER
+"""Put together what Sphinx reads: copies of pages, notebooks and figures, and generated pages.
 
-The copy has the repository's folders, so its relative links hold; those to folders, modules and files
-that are no pages are rewritten or their files copied.
+`make site` runs it: python docs/collect.py FOLDER. The copy has the repository's folders, so that
+its relative links hold; those to folders and modules are rewritten, files that are no pages copied.
 """
 
 import json
 import os
 import re
-import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-from pages import API, generated_pages
+from pages import ANALYSES, API, generated_pages
 
 ROOT = Path(__file__).resolve().parents[1]
-# Notebooks of single runs stay in the repository: they look alike, and there are dozens.
-ANALYSES = "0[2456789]_*.ipynb"
 NAME = re.compile(r"`(\w+):(\w[\w.]*)`")  # module and name, as in `gates:gumbel_gate`
 LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 

@@ -41,6 +41,7 @@ autoapi_add_toctree_entry = False
 autoapi_keep_files = True
 napoleon_use_ivar = True
 default_role = "py:obj"
+add_module_names = False
 toc_object_entries = False  # each page lists its objects; in every sidebar they cost minutes
 
 html_theme = "furo"

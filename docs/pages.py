@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 API = Path("api")  # where Sphinx writes the pages of the modules
+# Notebooks of single runs stay in the repository: they look alike, and there are dozens.
+ANALYSES = "0[2456789]_*.ipynb"
 MODELS = {"sigmoid": "LSTM", "sharpened": "sharpened sigmoid", "gumbel": "G2-LSTM"}
 TASKS = {"language-model": "language_model", "translation": "translation"}  # and names in files
 METRICS = {"language-model": "Test perplexity, lower", "translation": "Test BLEU, higher"}
@@ -38,11 +40,11 @@ def results_page(presets: Iterable[Path], paper: dict[str, Any]) -> str:
     presets = list(presets)
     parts = [
         "# Results beside the paper",
-        "Rows of ours: mean ± sample standard deviation over the seeds, from the tables of each preset: "
+        "Rows of ours: mean ± sample standard deviation over the seeds, from each preset's tables: "
         + ", ".join(f"[{preset.name}]({preset.name}/index.md)" for preset in presets)
-        + ". The paper's numbers are of models many times larger and, but for `ptb`, on other texts: compare "
-        "differences between gates (in brackets: the change by compression), not levels. Whether the claims "
-        "hold is judged on a [page of its own](claims.md).",
+        + ". The paper's numbers are of models many times larger and, but for `ptb`, on other "
+        "texts: compare differences between gates (in brackets: the change by compression), not "
+        "levels. Whether the claims hold is judged on a [page of its own](claims.md).",
     ]
     for task, metric in METRICS.items():
         rows = [
@@ -56,8 +58,9 @@ def results_page(presets: Iterable[Path], paper: dict[str, Any]) -> str:
             strongest = paper["TABLES"]["Penn Treebank"]
             before, after = (strongest["sigmoid"][column] for column in ("result", "SVD+"))
             parts.append(
-                f"The paper's {after} (LSTM) and {strongest['gumbel']['SVD+']} (G2-LSTM) under SVD+ are Penn "
-                "Treebank perplexities at rank 64; a widely read review takes them for IWSLT'14. "
+                f"The paper's {after} (LSTM) and {strongest['gumbel']['SVD+']} (G2-LSTM) under "
+                "SVD+ are Penn Treebank perplexities at rank 64; a widely read review takes them "
+                "for IWSLT'14. "
                 f"{after} is {after / before - 1:.0%} above the uncompressed {before}."
             )
     return page(parts)
@@ -113,7 +116,15 @@ def claims_page(presets: Iterable[Path], claims: dict[int, str]) -> str:
             for s in record["statistics"]
             if s["claim"] == number
         ]
-        header = ["preset", "corpus", "statistic", "mean", "95 % interval", "the claim says", "paper"]
+        header = [
+            "preset",
+            "corpus",
+            "statistic",
+            "mean",
+            "95 % interval",
+            "the claim says",
+            "paper",
+        ]
         parts += [
             f"## Claim {number}",
             text,
@@ -141,14 +152,16 @@ def numbers(statistic: dict[str, Any]) -> list[str]:
 def preset_page(preset: Path) -> str:
     """What there is of a preset: report, notes, tables, figures, notebooks."""
     notes = ["NOTES"] if (preset / "NOTES.md").is_file() else []
-    entries = ["report", *notes, "tables/index", "figures/index", "notebooks/*"]
+    entries = ["report", *notes, "tables/index", "figures/index"]
+    for path in sorted(preset.glob(f"notebooks/{ANALYSES}")):
+        entries.append(f"{words(path.stem)} <notebooks/{path.stem}>")
     return page(
         [
             f"# Preset {preset.name}",
-            "Report, tables and figures over all runs, and the notebooks that made them. The notebooks and "
-            f"records of the single runs are in the repository, in `results/{preset.name}/notebooks` and "
-            f"`results/{preset.name}/runs`.",
-            "```{toctree}\n:glob:\n:maxdepth: 1\n\n" + "\n".join(entries) + "\n```",
+            "Report, tables and figures over all runs, and the notebooks that made them. The "
+            "notebooks and records of the single runs are in the repository, in "
+            f"`results/{preset.name}/notebooks` and `results/{preset.name}/runs`.",
+            "```{toctree}\n:maxdepth: 1\n\n" + "\n".join(entries) + "\n```",
         ]
     )
 
@@ -181,9 +194,7 @@ def figures_page(preset: Path, captions: dict[str, str]) -> str:
 
 def provenance(path: Path) -> str:
     """One line on where a table or figure comes from."""
-    record = json.loads(
-        path.with_name(f"{path.stem}.provenance.json").read_text(encoding="utf-8")
-    )
+    record = json.loads(path.with_name(f"{path.stem}.provenance.json").read_text(encoding="utf-8"))
     runs = len(record.get("runs", []))
     changed = " with changes" if record["modified"] else ""
     return (
