@@ -71,7 +71,7 @@ clean: ## remove .venv, the site, caches and logs; runs/ and results/ stay
 $(SITE_VENV)/.installed: docs/requirements.txt
 	@echo "Setting up $(SITE_VENV) (half a minute)"
 	@"$(PYTHON)" -m venv $(SITE_VENV)
-	@$(SITE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps -r docs/requirements.txt
+	@$(SITE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r docs/requirements.txt
 	@touch $@
 
 # Where there is an NVIDIA GPU the pin of torch is left out: pip then takes the newest CUDA build.

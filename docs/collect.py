@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from pages import ANALYSES, API, generated_pages
+from pages import ANALYSES, API, finished_presets, generated_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"`(\w+):(\w[\w.]*)`")  # module and name, as in `gates:gumbel_gate`
@@ -19,9 +19,10 @@ LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 def pages(root: Path = ROOT) -> list[Path]:
     """The Markdown files and notebooks that become pages, as paths below ``root``."""
-    patterns = ("README.md", "docs/*.md", "notebooks/*.ipynb", "benchmarks/*.md", "results/*/*.md")
+    patterns = ("README.md", "docs/*.md", "notebooks/*.ipynb", "benchmarks/*.md")
     found = [path for pattern in patterns for path in root.glob(pattern)]
-    found += root.glob(f"results/*/notebooks/{ANALYSES}")
+    for preset in finished_presets(root):
+        found += [*preset.glob("*.md"), *preset.glob(f"notebooks/{ANALYSES}")]
     return sorted(path.relative_to(root) for path in found if path.name != "toc.md")
 
 

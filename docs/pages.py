@@ -19,7 +19,7 @@ METRICS = {"language-model": "Test perplexity, lower", "translation": "Test BLEU
 
 def generated_pages(root: Path) -> Iterator[tuple[Path, str]]:
     """Paths on the site and their Markdown."""
-    presets = sorted(path for path in root.glob("results/*") if (path / "claims.json").is_file())
+    presets = finished_presets(root)
     paper = runpy.run_path(str(root / "g2lstm/paper.py"))
     captions = json.loads((root / "docs/captions.json").read_text(encoding="utf-8"))
     yield Path("results/index.md"), results_page(presets, paper)
@@ -32,12 +32,16 @@ def generated_pages(root: Path) -> Iterator[tuple[Path, str]]:
     yield Path("reference.md"), reference_page(root)
 
 
+def finished_presets(root: Path) -> list[Path]:
+    """The folders of results that hold a report; others are still being made."""
+    return sorted(path.parent for path in root.glob("results/*/claims.json"))
+
+
 # Results beside the paper
 
 
-def results_page(presets: Iterable[Path], paper: dict[str, Any]) -> str:
+def results_page(presets: Sequence[Path], paper: dict[str, Any]) -> str:
     """The paper's tables, our rows beneath the paper's."""
-    presets = list(presets)
     parts = [
         "# Results beside the paper",
         "Rows of ours: mean ± sample standard deviation over the seeds, from each preset's tables: "
@@ -151,8 +155,8 @@ def numbers(statistic: dict[str, Any]) -> list[str]:
 
 def preset_page(preset: Path) -> str:
     """What there is of a preset: report, notes, tables, figures, notebooks."""
-    notes = ["NOTES"] if (preset / "NOTES.md").is_file() else []
-    entries = ["report", *notes, "tables/index", "figures/index"]
+    texts = sorted(path.stem for path in preset.glob("*.md"))
+    entries = [*texts, "tables/index", "figures/index"]
     for path in sorted(preset.glob(f"notebooks/{ANALYSES}")):
         entries.append(f"{words(path.stem)} <notebooks/{path.stem}>")
     return page(
