@@ -68,7 +68,17 @@ clean: ## remove .venv, the site, caches and logs; runs/ and results/ stay
 	rm -rf $(VENV) $(SITE_VENV) site logs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
+define CHECK_PYTHON
+@command -v "$(PYTHON)" > /dev/null || { \
+    echo "$(PYTHON) is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
+    exit 1; }
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+    echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
+    exit 1; }
+endef
+
 $(SITE_VENV)/.installed: docs/requirements.txt
+	$(CHECK_PYTHON)
 	@echo "Setting up $(SITE_VENV) (half a minute)"
 	@"$(PYTHON)" -m venv $(SITE_VENV)
 	@$(SITE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r docs/requirements.txt
@@ -76,12 +86,7 @@ $(SITE_VENV)/.installed: docs/requirements.txt
 
 # Where there is an NVIDIA GPU the pin of torch is left out: pip then takes the newest CUDA build.
 $(INSTALLED): pyproject.toml constraints.txt
-	@command -v "$(PYTHON)" > /dev/null || { \
-	    echo "$(PYTHON) is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
-	    exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
-	    exit 1; }
+	$(CHECK_PYTHON)
 	@echo "Setting up $(VENV) (some minutes, about 2 GB)"
 	@"$(PYTHON)" -m venv $(VENV)
 	@if nvidia-smi > /dev/null 2>&1; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi \

@@ -10,7 +10,7 @@ import re
 import sys
 from pathlib import Path
 
-from pages import ANALYSES, API, finished_presets, generated_pages
+from pages import ANALYSES, API, finished_presets, generated_pages, words
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = re.compile(r"`(\w+):(\w[\w.]*)`")  # module and name, as in `gates:gumbel_gate`
@@ -29,7 +29,7 @@ def pages(root: Path = ROOT) -> list[Path]:
 def sources(root: Path = ROOT) -> list[Path]:
     """All files that the site is made of: it is out of date when one of them is newer."""
     patterns = (
-        "docs/**/*", "g2lstm/*.py", "results/*/claims.json", "results/*/figures/*",
+        "docs/*", "docs/static/*", "g2lstm/*.py", "results/*/claims.json", "results/*/figures/*",
         "results/*/tables/*", "tests/test_project.py",
     )  # fmt: skip
     found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
@@ -61,8 +61,17 @@ def collect(target: Path, root: Path = ROOT) -> None:
         write(target / path, content)
     for path in target.rglob("*"):
         below = path.relative_to(target)
-        if path.is_file() and below not in wanted and below.parts[0] != API.name:
+        if path.is_file() and below not in wanted and not is_reference(below, root):
             path.unlink()
+            (target.parent / "html" / below).with_suffix(".html").unlink(missing_ok=True)
+
+
+def is_reference(below: Path, root: Path) -> bool:
+    """Whether Sphinx wrote this file for a module that there is."""
+    folder, *module = below.parts
+    return folder == API.name and (
+        len(module) < 3 or (root / "g2lstm" / f"{module[1]}.py").is_file()
+    )
 
 
 def write(path: Path, content: str | Path) -> None:
@@ -74,12 +83,18 @@ def write(path: Path, content: str | Path) -> None:
 
 
 def notebook(text: str, page: Path, root: Path, copied: set[Path]) -> str:
-    """A notebook without progress bars, whose program a site has not, and with links that hold."""
+    """A notebook without progress bars, whose program a site has not, and with links that hold.
+
+    The title of one among the results says of which.
+    """
     content = json.loads(text)
     content["metadata"].pop("widgets", None)
     for cell in content["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = relink("".join(cell["source"]), page, root, copied)
+            source = "".join(cell["source"])
+            if page.parts[0] == "results":
+                source = re.sub("^# .*", rf"\g<0> ({page.parts[1]}: {words(page.stem)})", source)
+            cell["source"] = relink(source, page, root, copied)
         cell["outputs"] = [output for output in cell.get("outputs", []) if not is_widget(output)]
         if cell["cell_type"] != "code":
             del cell["outputs"]

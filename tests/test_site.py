@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from collect import NAME, destination, notebook, sources
+from collect import NAME, collect, destination, notebook, sources
 from g2lstm.paper import TABLES, TABLES_OF
 from pages import layers
 from site_pages import broken, loaded_from_elsewhere, read_site
@@ -198,6 +198,26 @@ def test_progress_bars_are_left_out():
     )
     assert made["cells"][0]["outputs"] == [{"text": "kept"}]
     assert made["metadata"] == {}
+
+
+def test_what_is_gone_is_removed_and_the_rest_left_as_it_is(tmp_path):
+    source = tmp_path / "source"
+    collect(source)
+    page = source / "results/index.md"
+    module = source / "api/g2lstm/gates/index.rst"
+    stale = [
+        source / "docs/gone.md",
+        tmp_path / "html/docs/gone.html",
+        source / "api/g2lstm/gone/index.rst",
+    ]
+    for path in (*stale, module):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    before = page.stat().st_mtime_ns
+    collect(source)
+    assert not [path for path in stale if path.exists()]
+    assert module.exists()
+    assert page.stat().st_mtime_ns == before
 
 
 def test_broken_links_are_found(tmp_path):
