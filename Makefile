@@ -15,8 +15,9 @@ RUN := $(VENV)/bin/python -m
 SNAKEMAKE = $(RUN) snakemake --profile "profiles/$(PROFILE)" $(addprefix --jobs=,$(JOBS)) \
     --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" "seeds=$(SEEDS)"
 INSTALLED := $(VENV)/.installed
+SITE_VENV := .venv-site
 
-.PHONY: help setup reproduce report test lab bench clean
+.PHONY: help setup reproduce report test lab site bench clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,7 +42,7 @@ report: $(INSTALLED) ## put the figures that make reproduce made into one HTML f
 
 # The committed notebooks read copies of the committed run records, so results/ stays as it is, with
 # the weights that `make reproduce` left, if it made the same runs: then they need no training.
-test: $(INSTALLED) ## lint, unit and property tests, and the committed notebooks against their outputs
+test: $(INSTALLED) site ## lint, unit and property tests, and the committed notebooks against their outputs
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) pytest -n 2 --dist loadfile
@@ -56,21 +57,40 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
 	    --ServerApp.preferred_dir="$(CURDIR)/notebooks" $(LAB)
 
+site: $(SITE_VENV)/.installed ## build the static site: notebooks, results, figures, reference
+	@$(SITE_VENV)/bin/python docs/collect.py site/source
+	@$(SITE_VENV)/bin/python -m sphinx -c docs -d site/doctrees -j 2 -W --keep-going --quiet \
+	    site/source site/html
+	@touch site/html/.built
+	@echo "The site is in site/html: python -m http.server --bind 127.0.0.1 -d site/html, then open" \
+	    "http://127.0.0.1:8000"
+
 bench: $(INSTALLED) ## measure the layer's speed against torch.nn.LSTM
 	@$(VENV)/bin/python benchmarks/layer.py
 
-clean: ## remove .venv, caches and logs; runs/ and results/ stay
-	rm -rf $(VENV) logs *.egg-info .pytest_cache .ruff_cache .hypothesis
+clean: ## remove .venv, the site, caches and logs; runs/ and results/ stay
+	rm -rf $(VENV) $(SITE_VENV) site logs *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+
+define CHECK_PYTHON
+@command -v "$(PYTHON)" > /dev/null || { \
+    echo "$(PYTHON) is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
+    exit 1; }
+@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+    echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
+    exit 1; }
+endef
+
+$(SITE_VENV)/.installed: docs/requirements.txt
+	$(CHECK_PYTHON)
+	@echo "Setting up $(SITE_VENV) (half a minute)"
+	@"$(PYTHON)" -m venv $(SITE_VENV)
+	@$(SITE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r docs/requirements.txt
+	@touch $@
 
 # Where there is an NVIDIA GPU the pin of torch is left out: pip then takes the newest CUDA build.
 $(INSTALLED): pyproject.toml constraints.txt
-	@command -v "$(PYTHON)" > /dev/null || { \
-	    echo "$(PYTHON) is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
-	    exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
-	    exit 1; }
+	$(CHECK_PYTHON)
 	@echo "Setting up $(VENV) (some minutes, about 2 GB)"
 	@"$(PYTHON)" -m venv $(VENV)
 	@if nvidia-smi > /dev/null 2>&1; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi \

@@ -99,6 +99,28 @@ STAND_INS = {
     "09_report": ("preset = experiments = seeds = save = None", REPORT),
 }
 
+# Stands in for papermill, found first as it lies in the folder: no kernel has to start.
+PAPERMILL = """
+import contextlib, io, sys, traceback
+import nbformat, yaml
+*_, parameters, source, target = sys.argv
+notebook = nbformat.read(source, as_version=4)
+first, last = notebook.cells
+namespace, output, code = {}, io.StringIO(), 0
+exec(first.source, namespace)
+assert namespace.keys() >= yaml.safe_load(parameters).keys()
+namespace |= yaml.safe_load(parameters)
+try:
+    with contextlib.redirect_stdout(output):
+        exec(last.source, namespace)
+except Exception:
+    code = 1
+    output.write(traceback.format_exc())
+last.outputs = [nbformat.v4.new_output("stream", text=output.getvalue())]
+nbformat.write(notebook, target)
+sys.exit(output.getvalue() if code else 0)
+"""
+
 
 KINDS = ("language_model", "translation")
 ALL_RULES = {
@@ -126,6 +148,7 @@ class Project:
         for name in ("g2lstm", "profiles", "report"):
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        (folder / "papermill.py").write_text(PAPERMILL)
         (folder / "notebooks").mkdir()
         for name, (parameters, code) in STAND_INS.items():
             cells = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
