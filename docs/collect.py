@@ -19,7 +19,10 @@ LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 def pages(root: Path = ROOT) -> list[Path]:
     """The Markdown files and notebooks that become pages, as paths below ``root``."""
-    patterns = ("README.md", "docs/*.md", "notebooks/*.ipynb", "benchmarks/*.md")
+    patterns = (
+        "README.md", "docs/*.md", "notebooks/*.ipynb", "benchmarks/*.md", "models/README.md",
+        "models/*/README.md",
+    )  # fmt: skip
     found = [path for pattern in patterns for path in root.glob(pattern)]
     for preset in finished_presets(root):
         found += [*preset.glob("*.md"), *preset.glob(f"notebooks/{ANALYSES}")]
@@ -50,8 +53,9 @@ def collect(target: Path, root: Path = ROOT) -> None:
             heading = "" if titled else f"# {page.parent.name.capitalize()}: {page.stem}\n\n"
             wanted[name] = heading + relink(text, page, root, copied)
     toc = (root / "docs/toc.md").read_text(encoding="utf-8").splitlines(keepends=True)
-    # Pages that others are still writing.
-    toc = [x for x in toc if not x.startswith("docs/") or (root / f"{x.strip()}.md").is_file()]
+    # Pages that are not written yet.
+    may_lack = ("docs/", "models/")
+    toc = [x for x in toc if not x.startswith(may_lack) or any(root.glob(f"{x.strip()}.md"))]
     wanted[Path("index.md")] += "\n" + "".join(toc)
     for figure in (*root.glob("results/*/figures/*.png"), *root.glob("results/*/figures/*.svg")):
         copied.add(figure.relative_to(root))

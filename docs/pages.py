@@ -229,11 +229,11 @@ def reference_page(root: Path) -> str:
     )
 
 
-def layers(root: Path) -> tuple[str, ...]:
-    """The modules from the first to the last, as `tests/test_project.py` has them."""
+def layers(root: Path) -> list[str]:
+    """The public modules from the first to the last, as `tests/test_project.py` has them."""
     for node in ast.parse((root / "tests/test_project.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and node.targets[0].id == "LAYERS":
-            return ast.literal_eval(node.value)
+            return [name for name in ast.literal_eval(node.value) if not name.startswith("_")]
     raise LookupError("tests/test_project.py has no LAYERS")
 
 
