@@ -1,10 +1,11 @@
 """The experiment grid: which notebook runs with which parameters, and what depends on what.
 
-`make reproduce` runs it; by hand: `snakemake --profile profiles/local --config preset=small`, or with
-another profile on a cluster. A job is one papermill process. It runs again when its parameters, its notebook, the package modules that the
-notebooks use or the local files of its corpus changed. Of a run directory only summary.json belongs
-to Snakemake, which deletes what it owns before it starts a job: weights and checkpoint stay, and a
-run that was killed goes on from there.
+`make reproduce` runs it; by hand: `snakemake --profile profiles/local --config preset=small`, or
+with another profile on a cluster. A job is one papermill process. It runs again when its
+parameters, its notebook, the package modules that the notebooks use or the local files of its
+corpus changed. Of a run directory only summary.json belongs to Snakemake, which deletes what it
+owns before it starts a job: weights and checkpoint stay, and a run that was killed goes on from
+there.
 """
 
 import fcntl
@@ -90,10 +91,12 @@ if workflow.is_main_process:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WorkflowError(f"preset {PRESET} is being reproduced in this folder by another process")
+        raise WorkflowError(
+            f"preset {PRESET} is being reproduced in this folder by another process"
+        )
 
-# What a job asks for on a cluster: memory (MB) and time (minutes), of a run, of what measures trained
-# models, of what reads records. Generous: a slow node, and Snakemake itself, which runs in the job.
+# What a job asks for on a cluster: memory (MB) and time (minutes), of a run, of what measures
+# trained models, of what reads records. Generous, for Snakemake itself runs in the job as well.
 NEEDS = {
     "quick": {"run": (3_000, 30), "measure": (3_000, 60), "read": (3_000, 30)},
     "small": {"run": (5_000, 240), "measure": (5_000, 240), "read": (3_000, 30)},
@@ -151,7 +154,8 @@ def run_parameters(example, settings, seed):
 
 
 def tables_of(prefix, tables):
-    return [RESULTS / f"tables/{prefix}{name}.{suffix}" for name in tables for suffix in ("csv", "md")]
+    suffixes = ("csv", "md")
+    return [RESULTS / f"tables/{prefix}{name}.{suffix}" for name in tables for suffix in suffixes]
 
 
 def figures_of(prefix, figures, category, subcategory=None):
