@@ -50,7 +50,7 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 	@G2LSTM_RUNS="$${G2LSTM_RUNS:-$(CURDIR)/runs}" \
 	    G2LSTM_RESULTS="$${G2LSTM_RESULTS:-$(CURDIR)/results}" \
 	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-	    --ServerApp.preferred_dir="$(CURDIR)/notebooks" $(LAB)
+	    --FileContentsManager.preferred_dir=notebooks $(LAB)
 
 bench: $(INSTALLED) ## measure the layer's speed against torch.nn.LSTM
 	@$(VENV)/bin/python benchmarks/layer.py
