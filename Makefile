@@ -55,7 +55,7 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 	@G2LSTM_RUNS="$${G2LSTM_RUNS:-$(CURDIR)/runs}" \
 	    G2LSTM_RESULTS="$${G2LSTM_RESULTS:-$(CURDIR)/results}" \
 	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-	    --ServerApp.preferred_dir="$(CURDIR)/notebooks" $(LAB)
+	    --FileContentsManager.preferred_dir=notebooks $(LAB)
 
 site: $(SITE_VENV)/.installed ## build the static site: notebooks, results, figures, reference
 	@$(SITE_VENV)/bin/python docs/collect.py site/source
