@@ -105,7 +105,7 @@ def _add_models(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "perplexity",
         "measure the perplexity of a language model on a text, a sentence a line",
         "g2lstm perplexity models/language-model-gumbel text.txt",
-        "echo 'the dog sees the cat .' | g2lstm perplexity models/language-model-gumbel -",
+        "echo 'the hungry fox chases a dog .' | g2lstm perplexity models/language-model-gumbel -",
     )
     argument("model", metavar="MODEL", help=MODEL)
     argument("file", metavar="FILE", help="the text, UTF-8; -: standard input")

@@ -49,8 +49,8 @@ DATA = {
     ),
 }
 USE = {
-    "language-model": 'echo "the dog sees the cat ." | g2lstm perplexity {name} -',
-    "translation": 'echo "Der Hund sieht die Katze." | g2lstm translate {name}',
+    "language-model": 'echo "the hungry fox chases a dog ." | g2lstm perplexity {name} -',
+    "translation": 'echo "Der König kauft die neue Blume." | g2lstm translate {name}',
 }
 LIMITS = {
     "language-model": (
