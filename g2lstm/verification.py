@@ -131,7 +131,7 @@ def _files(published: Published) -> Items:
     except ValueError as error:
         yield MANIFEST, [str(error)]
         return
-    for name, problem in found.items():
+    for name, problem in sorted(found.items()):
         yield name, [problem] if problem else []
 
 
