@@ -18,7 +18,8 @@ of standard deviation 0.2, about that of trained models: how few bits rounding l
   one. Packing saves bytes, not time.
 - LowRankLSTM: ranks as the paper's 128 and 64 of 1150 units, rounded.
 - torch's dynamic int8: the peer, `torch.ao.quantization.quantize_dynamic`, which torch has
-  deprecated; all four gates are int8, activations too. Where it fails, its row says so.
+  deprecated; all four gates are int8, activations too. Its integers, steps and biases are stored as
+  safetensors, not in torch's own file, a pickle. Where it fails, its row says so.
 
 Results go to compression.csv, compression.md and compression.provenance.json beside this file.
 """

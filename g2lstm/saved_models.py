@@ -121,12 +121,6 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
     return SavedModel(directory, configuration, model.eval(), words, subwords)
 
 
-def save_words(words: Words, path: Path) -> None:
-    """Write the vocabulary of a language model, atomically."""
-    content = {"unknown": words.knows_unknown, "tokens": words.vocabulary.tokens}
-    write_json(path, {"format": VOCABULARY_FORMAT, **content})
-
-
 def encode_text(words: Words, lines: list[str], name: str) -> tuple[torch.Tensor, int]:
     """Tokens [N] of a text as its corpus would have them, and how many became `<unk>`.
 
@@ -230,7 +224,8 @@ def save_compressed(
 def save_vocabulary(saved: SavedModel, folder: Path) -> None:
     """Write what turns text into the model's input to ``folder``."""
     if saved.words is not None:
-        save_words(saved.words, folder / VOCABULARY)
+        content = {"unknown": saved.words.knows_unknown, "tokens": saved.words.vocabulary.tokens}
+        write_json(folder / VOCABULARY, {"format": VOCABULARY_FORMAT, **content})
     if saved.subwords is not None:
         for subwords, name in zip(saved.subwords, (SOURCE_SUBWORDS, TARGET_SUBWORDS), strict=True):
             subwords.save(folder / name)
