@@ -25,6 +25,7 @@ from g2lstm.experiments import (
     run_directory,
 )
 from g2lstm.gates import GATES
+from g2lstm.manifest import write_manifest
 from g2lstm.parallel_corpora import PARALLEL_NAMES, local_files
 from g2lstm.presets import PRESETS
 from g2lstm.results import FIGURES, TABLES
@@ -364,3 +365,7 @@ rule all:
     input:
         everything,
         rules.gumbel_gates.output,
+
+
+onsuccess:
+    write_manifest(RESULTS)

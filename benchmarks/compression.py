@@ -18,7 +18,8 @@ of standard deviation 0.2, about that of trained models: how few bits rounding l
   one. Packing saves bytes, not time.
 - LowRankLSTM: ranks as the paper's 128 and 64 of 1150 units, rounded.
 - torch's dynamic int8: the peer, `torch.ao.quantization.quantize_dynamic`, which torch has
-  deprecated; all four gates are int8, activations too. Where it fails, its row says so.
+  deprecated; all four gates are int8, activations too. Its integers, steps and biases are stored as
+  safetensors, not in torch's own file, a pickle. Where it fails, its row says so.
 
 Results go to compression.csv, compression.md and compression.provenance.json beside this file.
 """
@@ -127,13 +128,26 @@ def dynamic_int8(base: nn.LSTM) -> Contender:
         raise RuntimeError("quantize_dynamic left torch.nn.LSTM as it was")
     infer(layer, torch.zeros(1, 1, base.input_size))
 
+    # torch's own file of such a layer is a pickle, which is never loaded here: its integers are
+    # stored as tensors, with the step and zero point of each matrix.
     def save(path: Path) -> None:
-        with quiet():
-            torch.save(layer.state_dict(), path)
+        tensors = dict(layer.get_bias())
+        for name, weight in layer.get_weight().items():
+            tensors[name] = weight.int_repr()
+            tensors[f"{name}.scale"] = torch.tensor(weight.q_scale(), dtype=torch.float64)
+            tensors[f"{name}.zero_point"] = torch.tensor(weight.q_zero_point())
+        save_file({name: part.detach() for name, part in tensors.items()}, path)
 
     def load(path: Path) -> None:
-        with quiet():  # the weights are no tensors: weights_only would refuse them
-            layer.load_state_dict(torch.load(path, weights_only=False))
+        tensors = load_file(path)
+        for name in layer.get_weight():
+            tensors[name] = torch._make_per_tensor_quantized_tensor(
+                tensors[name],
+                tensors.pop(f"{name}.scale").item(),
+                tensors.pop(f"{name}.zero_point").item(),
+            )
+        with quiet():
+            layer.set_weight_bias(tensors)
 
     return Contender(save, load, layer)
 

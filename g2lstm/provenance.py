@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def code_checksum(modules: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
+@cache
 def _essence(source: str) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):

@@ -102,7 +102,6 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
         studies: one a corpus.
         statistics: as `judge_all` returns them.
     """
-    command = f"make reproduce PRESET={preset}"
     runs = [
         {
             "run": "/".join(run.directory.parts[-5:]),
@@ -112,19 +111,36 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
         for study in studies
         for run in study.runs
     ]
-    record = provenance(f"{command} (09_report)", runs=runs)
+    record = provenance(f"make reproduce PRESET={preset} (09_report)", runs=runs)
+    claims, text = make_report(preset, studies, statistics, record)
     folder = results_directory(preset)
+    write_json(folder / "claims.json", claims)
+    write_text(folder / "report.md", text)
+
+
+def make_report(
+    preset: str,
+    studies: Sequence[Study],
+    statistics: Sequence[Statistic],
+    record: dict[str, Any],
+) -> tuple[dict[str, Any], str]:
+    """What ``claims.json`` holds, and the text of ``report.md``.
+
+    Args:
+        preset, studies, statistics: see `write_report`.
+        record: provenance of the report.
+    """
     claims: dict[str, Any] = {
         "rule": RULE,
         "verdicts": verdict_rows(statistics),
         "statistics": [statistic.as_dict() for statistic in statistics],
         "provenance": record,
     }
-    write_json(folder / "claims.json", claims)
     parts = [
         f"# Report on the preset `{preset}`",
         f"Commit {record['commit']}{' with changes' if record['modified'] else ''}, "
-        f"{record['time']}, `{command}`, on {record['hardware']['processor']}. Written by "
+        f"{record['time']}, `make reproduce PRESET={preset}`, on "
+        f"{record['hardware']['processor']}. Written by "
         "`notebooks/09_report.ipynb`; the numbers with all digits are in `claims.json`, the runs' "
         "own records (seed, commit, versions, command) in `runs/`.",
         "## Verdicts",
@@ -147,7 +163,7 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
             _markdown(results_table(study)),
         ]
     parts += ["## Statistics", _markdown(statistics_table(statistics)), "## The rule", RULE.strip()]
-    write_text(folder / "report.md", "\n\n".join(parts) + "\n")
+    return claims, "\n\n".join(parts) + "\n"
 
 
 def _markdown(frame: pd.DataFrame) -> str:

@@ -49,6 +49,7 @@ class Study:
         variants: all, those with other settings too.
         seeds: those asked for; None: all there are.
         save: whether `table` and `figure` write to the folder of results.
+        progress_bar: show one while measuring.
     """
 
     notebook: str
@@ -57,6 +58,7 @@ class Study:
     variants: list[Run]
     seeds: list[int] | None
     save: bool
+    progress_bar: bool = True
 
     @property
     def settings(self) -> dict[str, int]:
@@ -70,7 +72,8 @@ class Study:
 
         With ``save`` the measurements are copied to the folder of results.
         """
-        found = measurement.of_all(self.runs if runs is None else runs, **settings)
+        runs = self.runs if runs is None else runs
+        found = measurement.of_all(runs, self.progress_bar, **settings)
         if self.save:
             copy_records([run for run, _ in found], results_directory(self.example.preset))
         return found

@@ -114,6 +114,15 @@ def test_loading_reads_the_whole_file(benchmark, tmp_path):
             load(path)
 
 
+def test_the_peer_comes_back_as_it_was_saved(benchmark, tmp_path):
+    saved, other = (benchmark.dynamic_int8(nn.LSTM(8, 30).eval()) for _ in range(2))
+    x = torch.randn(6, 3, 8)
+    assert not torch.allclose(saved.layer(x)[0], other.layer(x)[0])
+    saved.save(tmp_path / "file")
+    other.load(tmp_path / "file")
+    assert torch.equal(saved.layer(x)[0], other.layer(x)[0])
+
+
 def gone(*arguments, **keywords):
     raise AttributeError("module 'torch' has no attribute 'ao'")
 

@@ -16,6 +16,7 @@ from nbformat import v4
 
 from g2lstm.experiments import configure, gate_settings
 from g2lstm.gates import GATES
+from g2lstm.manifest import differences
 from g2lstm.presets import PRESETS
 from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
@@ -224,6 +225,7 @@ def test_goes_on_after_a_kill(done):
     results = done.folder / "results/quick/notebooks/04_translation_results_grammar-de-en.ipynb"
     (output,) = nbformat.read(results, as_version=4).cells[-1].outputs
     assert output.text == "quick grammar [1]\n"
+    assert differences(done.folder / "results/quick") == [], "sealed at the end"
     report = done.folder / "results/quick/notebooks/09_report.ipynb"
     (output,) = nbformat.read(report, as_version=4).cells[-1].outputs
     about = {"task": "translation", "corpus": "grammar", "languages": "de-en"}

@@ -21,6 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Data flows from top to bottom: a module imports only from modules above it.
 LAYERS = (
     "files",
+    "manifest",
     "provenance",
     "gates",
     "recurrence",
@@ -78,6 +79,15 @@ LAYERS = (
     "report",
     "feedback",
     "exercises",
+    "rebuilding",
+    "record_checks",
+    "verification",
+    "saved_models",
+    "release",
+    "listing",
+    "commands",
+    "command_line",
+    "__main__",
 )
 
 # Where conda's name is not that of pip.

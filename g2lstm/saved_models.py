@@ -1,0 +1,295 @@
+"""Trained models to be used on text of one's own: a run directory, or a folder made from one.
+
+Such a folder (a released model, or what `save_compressed` writes) needs no corpus::
+
+    config.json          the run's
+    provenance.json      the run's
+    model.safetensors    the run's weights, or the packed ones of the compressed model
+    compression.json     of a compressed model: how, and the bytes before and after
+    vocabulary.json      of a language model
+    *_subwords.json      of a translation model
+    manifest.json        size and sha256 of every file
+
+A run directory of a language model has no vocabulary: that comes from its corpus.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from g2lstm.compression import Method, compress
+from g2lstm.corpora import END, UNKNOWN, Vocabulary, load_corpus
+from g2lstm.experiments import Configuration, arguments_of, build_model, configure
+from g2lstm.files import write_json
+from g2lstm.low_rank_lstm import factorise
+from g2lstm.manifest import MANIFEST, write_manifest
+from g2lstm.packing import compression_report, load_packed, save_packed
+from g2lstm.records import SOURCE_SUBWORDS, TARGET_SUBWORDS
+from g2lstm.robustness import PAPER_MATRICES, describe
+from g2lstm.subwords import Subwords
+from g2lstm.training import load_best
+
+CONFIG, PROVENANCE, WEIGHTS = "config.json", "provenance.json", "model.safetensors"
+COMPRESSION, VOCABULARY = "compression.json", "vocabulary.json"
+VOCABULARY_FORMAT = "g2lstm vocabulary 1"
+
+
+class ModelError(RuntimeError):
+    """A folder holds no model, or one that does not fit what it is asked for."""
+
+
+@dataclass(frozen=True)
+class Words:
+    """Vocabulary of a language model.
+
+    Attributes:
+        vocabulary: the words.
+        knows_unknown: whether `<unk>` stood in the training text, so that it means something.
+    """
+
+    vocabulary: Vocabulary
+    knows_unknown: bool
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained model, in evaluation mode, with what turns text into its input.
+
+    Attributes:
+        directory: where it lies.
+        configuration: of its run, the sizes of the model as they were.
+        model: with its weights.
+        words: of a language model, else None.
+        subwords: of the source and the target of a translation, else None.
+    """
+
+    directory: Path
+    configuration: Configuration
+    model: nn.Module
+    words: Words | None
+    subwords: tuple[Subwords, Subwords] | None
+
+
+def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
+    """Load a model from a run directory or a folder of a model.
+
+    Args:
+        directory: see above.
+        device: "cpu" or "cuda"; default: the GPU if there is one.
+
+    Raises:
+        ModelError: there is no model in it; says what is missing.
+        CorpusError: a run's corpus cannot be loaded.
+        CheckpointError: the weights are damaged or of another model.
+    """
+    directory = Path(directory)
+    config = _read(directory, CONFIG)
+    if not (directory / WEIGHTS).exists():
+        raise ModelError(
+            f"{directory} holds no weights (published records come without): run it again with "
+            f"g2lstm train, or name a folder that holds {WEIGHTS}"
+        )
+    asked = configure(**arguments_of(config))
+    configuration = replace(asked, model=config["model"], evaluation=config["evaluation"])
+    words = subwords = None
+    if configuration.task == "translation":
+        subwords = tuple(_subwords(directory / n) for n in (SOURCE_SUBWORDS, TARGET_SUBWORDS))
+        sizes = tuple(map(len, subwords))
+    else:
+        words = _words(directory, configuration)
+        sizes = (len(words.vocabulary),)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model = build_model(configuration, *sizes, device=device)
+    if (directory / COMPRESSION).exists():
+        how = _read(directory, COMPRESSION)
+        if how["rank"] is None:
+            model.temperature = how["temperature"]
+        else:
+            model = factorise(model, how["rank"], how["matrices"])
+        load_packed(directory / WEIGHTS, model)
+    else:
+        load_best(directory / WEIGHTS, model)
+    return SavedModel(directory, configuration, model.eval(), words, subwords)
+
+
+def encode_text(words: Words, lines: list[str], name: str) -> tuple[torch.Tensor, int]:
+    """Tokens [N] of a text as its corpus would have them, and how many became `<unk>`.
+
+    Args:
+        words: of the language model.
+        lines: a sentence each, tokens between white space; an `<eos>` is appended to each.
+        name: of the text, for the messages of errors.
+
+    Raises:
+        ModelError: an `<eos>` in the text; a word that the vocabulary lacks where it has no
+            `<unk>` that was trained; fewer than two tokens.
+    """
+    tokens, unknown = [], 0
+    for number, line in enumerate(lines, start=1):
+        for word in line.split():
+            if word == END:
+                raise ModelError(f"line {number} of {name} holds {END}, which every line gets")
+            if word in words.vocabulary.index and (word != UNKNOWN or words.knows_unknown):
+                continue
+            if not words.knows_unknown:
+                raise ModelError(
+                    f"line {number} of {name} holds {word!r}, which the model's vocabulary of "
+                    f"{len(words.vocabulary)} words lacks, and its training text had no {UNKNOWN} "
+                    "to stand for it: write as the corpus does, in small letters, with spaces "
+                    "around punctuation marks, or take another word"
+                )
+            unknown += 1
+        tokens += [*line.split(), END]
+    if len(tokens) < 2:
+        raise ModelError(f"{name} is empty: there is nothing to predict")
+    return torch.tensor(words.vocabulary.encode(tokens), dtype=torch.int64), unknown
+
+
+def save_compressed(
+    saved: SavedModel,
+    out: Path | str,
+    *,
+    rank: int | None = None,
+    method: Method | None = None,
+    int8: bool = False,
+    force: bool = False,
+) -> pd.DataFrame:
+    """Write a smaller model to the folder ``out``, whole or not at all.
+
+    What is compressed is what the paper compresses: the input and forget gates' blocks.
+
+    Args:
+        saved: the model, uncompressed.
+        out: the new folder.
+        rank: store the blocks as two thin factors of this rank, or
+        method: round them, see `compression`.
+        int8: store all other matrices as int8.
+        force: replace a folder that holds a model already.
+
+    Returns:
+        `packing.compression_report` of the model before and after.
+
+    Raises:
+        ModelError: ``out`` is taken, or the model is compressed already.
+        CompressionError: a rank, step or clip out of range.
+    """
+    if (saved.directory / COMPRESSION).exists():
+        raise ModelError(f"{saved.directory} is compressed already: name the model it was made of")
+    model, task = saved.model, saved.configuration.task
+    matrices = list(PAPER_MATRICES[task])
+    how = [] if method is None else [describe(method)]
+    if rank is not None:
+        matrices = [name for name in matrices if name != "context"]
+        model = factorise(model, rank, matrices)
+        how = [f"rank {rank}"]
+    elif method is not None:
+        model = compress(model, method, matrices=matrices)
+    rest = "int8" if int8 else "float32"
+    how += ["all other matrices int8"] if int8 else []
+    with new_folder(out, force) as folder:
+        for name in (CONFIG, PROVENANCE):
+            shutil.copy(saved.directory / name, folder / name)
+        save_vocabulary(saved, folder)
+        save_packed(model, folder / WEIGHTS, rest)
+        report = pd.concat(
+            [
+                compression_report({"as it was": saved.model}),
+                compression_report({", ".join(how): model}, rest),
+            ],
+            ignore_index=True,
+        )
+        for share, column in (("relative size", "megabytes"), ("relative work", "flops_per_step")):
+            report[share] = report[column] / report[column].iloc[0]
+        about = {
+            "how": ", ".join(how),
+            "rank": rank,
+            "matrices": matrices,
+            "temperature": saved.model.temperature,
+            "report": report.to_dict("records"),
+        }
+        write_json(folder / COMPRESSION, about)
+        write_manifest(folder)
+    return report
+
+
+def save_vocabulary(saved: SavedModel, folder: Path) -> None:
+    """Write what turns text into the model's input to ``folder``."""
+    if saved.words is not None:
+        content = {"unknown": saved.words.knows_unknown, "tokens": saved.words.vocabulary.tokens}
+        write_json(folder / VOCABULARY, {"format": VOCABULARY_FORMAT, **content})
+    if saved.subwords is not None:
+        for subwords, name in zip(saved.subwords, (SOURCE_SUBWORDS, TARGET_SUBWORDS), strict=True):
+            subwords.save(folder / name)
+
+
+@contextmanager
+def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``out`` if all goes well, and is removed otherwise.
+
+    Raises:
+        ModelError: ``out`` is there, and ``force`` is not set or it holds no model.
+    """
+    out = Path(out)
+    if out.exists() or out.is_symlink():
+        ours = out.is_dir() and (out / CONFIG).exists() and (out / MANIFEST).exists()
+        if not ours:
+            raise ModelError(f"{out} is there and holds no model of g2lstm: choose another name")
+        if not force:
+            raise ModelError(f"{out} is there: choose another name, or replace it with --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()
+        yield folder
+        if out.exists():
+            out.rename(Path(scratch) / "old")
+        folder.rename(out)
+
+
+def _words(directory: Path, configuration: Configuration) -> Words:
+    if (directory / VOCABULARY).exists():
+        content = _read(directory, VOCABULARY)
+        try:
+            if content["format"] != VOCABULARY_FORMAT:
+                raise ValueError(f"its format is {content['format']!r}")
+            return Words(Vocabulary(content["tokens"]), content["unknown"])
+        except (ValueError, LookupError, TypeError) as error:
+            raise ModelError(f"{directory / VOCABULARY} is no vocabulary: {error}") from error
+    corpus = load_corpus(configuration.corpus)
+    known = _read(directory, PROVENANCE)["data"]["sha256"]
+    if corpus.checksums["train"] != known["train"]:
+        raise ModelError(
+            f"{directory} was trained on another text than {corpus.source} holds now, so its "
+            "vocabulary is not known: run it again, or bring the text back"
+        )
+    seen = bool((corpus.train == corpus.vocabulary.index[UNKNOWN]).any())
+    return Words(corpus.vocabulary, seen)
+
+
+def _subwords(path: Path) -> Subwords:
+    try:
+        return Subwords.load(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the vocabulary {path} is missing or damaged: {error}") from error
+
+
+def _read(directory: Path, name: str) -> dict[str, Any]:
+    try:
+        return json.loads((directory / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{directory} holds no model, for there is no {name} in it: name a run directory, such "
+            "as runs/<task>/<corpus>/<preset>/<gate>/seed-1 (g2lstm runs lists them), or a model's "
+            "folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{directory / name} cannot be read: {error}") from error

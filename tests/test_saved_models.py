@@ -1,0 +1,176 @@
+"""Models in folders of their own: as in their runs, smaller on demand, never half there."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from g2lstm import saved_models
+from g2lstm.beam_search import translate
+from g2lstm.compression import LowRank, RoundClip, compress
+from g2lstm.corpora import Vocabulary, load_corpus
+from g2lstm.evaluation import evaluate
+from g2lstm.manifest import differences
+from g2lstm.release import release
+from g2lstm.saved_models import (
+    ModelError,
+    Words,
+    encode_text,
+    new_folder,
+    open_model,
+    save_compressed,
+)
+from g2lstm.subwords import END
+from tiny_runs import finished, trained
+
+pytestmark = pytest.mark.usefixtures("corpora")
+
+
+@pytest.fixture(scope="module")
+def models(corpora, tmp_path_factory):
+    """A released model of each task, from tiny runs."""
+    folder = tmp_path_factory.mktemp("models")
+    for task in ("language-model", "translation"):
+        release(finished(task, gate="sharpened").directory, folder / task)
+    return folder
+
+
+def no_corpus(*arguments):
+    raise AssertionError("a corpus was loaded")
+
+
+def test_a_released_language_model_is_that_of_its_run(models, monkeypatch):
+    run = trained("language-model", gate="sharpened")
+    monkeypatch.setattr(saved_models, "load_corpus", no_corpus)
+    saved = open_model(models / "language-model", device="cpu")
+    assert not saved.model.training
+    assert saved.model.temperature == run.model.temperature == 0.2
+    assert saved.words.vocabulary.tokens == run.task.corpus.vocabulary.tokens
+    assert not saved.words.knows_unknown
+    found = evaluate(saved.model, run.task.corpus.test)
+    assert found.perplexity == pytest.approx(run.run.summary["test_perplexity"], rel=1e-6)
+
+
+def test_a_released_translation_model_is_that_of_its_run(models):
+    run = trained("translation", gate="sharpened")
+    saved = open_model(models / "translation", device="cpu")
+    sentences = run.task.corpus.test[0][:5]
+    source, target = saved.subwords
+    found = translate(saved.model, [[*row, END] for row in source.encode(sentences)])
+    texts = target.decode([hypothesis.tokens for hypothesis in found])
+    known = json.loads((run.run.directory / "translations.json").read_text())
+    assert texts == known[:5]
+
+
+def test_a_run_directory_takes_its_vocabulary_from_the_corpus(corpora, tmp_path):
+    run = finished("language-model", gate="sharpened")
+    words = open_model(run.directory, device="cpu").words
+    assert words.vocabulary.tokens == load_corpus("grammar").vocabulary.tokens
+    shutil.copytree(run.directory, tmp_path / "run")
+    record = run.provenance | {"data": {"sha256": {"train": "0" * 64}}}
+    (tmp_path / "run/provenance.json").write_text(json.dumps(record))
+    with pytest.raises(ModelError, match="trained on another text"):
+        open_model(tmp_path / "run")
+
+
+@pytest.mark.parametrize("task", ["language-model", "translation"])
+def test_a_factored_model_computes_what_low_rank_computes(models, tmp_path, task):
+    saved = open_model(models / task, device="cpu")
+    report = save_compressed(saved, tmp_path / "small", rank=2)
+    assert report["parameters"].iloc[1] < report["parameters"].iloc[0]
+    assert differences(tmp_path / "small") == []
+    small = open_model(tmp_path / "small", device="cpu").model
+    tokens = torch.arange(3, 12)[:, None]
+    if task == "translation":
+        twin = compress(saved.model, LowRank(2), matrices="recurrent")
+        pairs = [model.encode(tokens, torch.tensor([9])).values for model in (small, twin)]
+    else:
+        twin = compress(saved.model, LowRank(2))
+        pairs = [model(tokens).hidden for model in (small, twin)]
+    torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_rounded_model_comes_back_bit_by_bit(models, tmp_path):
+    saved = open_model(models / "language-model", device="cpu")
+    method = RoundClip(0.02, 0.04)
+    save_compressed(saved, tmp_path / "small", method=method)
+    small = open_model(tmp_path / "small", device="cpu").model
+    twin = compress(saved.model, method)
+    assert all(map(torch.equal, small.state_dict().values(), twin.state_dict().values()))
+    assert small.temperature == saved.model.temperature
+    report = save_compressed(saved, tmp_path / "small", method=method, int8=True, force=True)
+    about = json.loads((tmp_path / "small/compression.json").read_text())
+    assert about["how"] == "step 0.02, clip 0.04, all other matrices int8"
+    assert report["relative size"].tolist() == [
+        1,
+        report["megabytes"].iloc[1] / report["megabytes"].iloc[0],
+    ]
+    assert report["relative size"].iloc[1] < 0.9
+    bytes_there = (tmp_path / "small/model.safetensors").stat().st_size
+    assert report["megabytes"].iloc[1] == bytes_there / 1e6
+    with pytest.raises(ModelError, match="compressed already"):
+        save_compressed(open_model(tmp_path / "small"), tmp_path / "smaller", rank=1)
+
+
+def test_nothing_is_replaced_unasked_and_nothing_half_written(models, tmp_path):
+    shutil.copytree(models / "language-model", tmp_path / "model")
+    with pytest.raises(ModelError, match="--force"), new_folder(tmp_path / "model"):
+        pass
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/thesis.txt").write_text("years of work")
+    for taken in ("home", "home/thesis.txt"):
+        with (
+            pytest.raises(ModelError, match="holds no model of g2lstm"),
+            new_folder(tmp_path / taken, force=True),
+        ):
+            pass
+    with pytest.raises(FileNotFoundError), new_folder(tmp_path / "model", force=True) as folder:
+        shutil.copy(tmp_path / "not there", folder / "half")
+    assert differences(tmp_path / "model") == []
+    with new_folder(tmp_path / "model", force=True) as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["whole"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "model"]
+
+
+def test_a_text_becomes_the_tokens_of_its_corpus():
+    words = Words(Vocabulary(["<eos>", "a", "b", "<unk>"]), knows_unknown=True)
+    tokens, unknown = encode_text(words, ["a  b", "", "c a <unk>"], "text.txt")
+    assert tokens.tolist() == [1, 2, 0, 0, 3, 1, 3, 0]
+    assert unknown == 1
+    without = Words(words.vocabulary, knows_unknown=False)
+    for word in ("c", "<unk>"):
+        with pytest.raises(
+            ModelError, match=rf"line 2 of text\.txt holds '{word}'.* 4 words lacks"
+        ):
+            encode_text(without, ["a b", f"b {word}"], "text.txt")
+    with pytest.raises(ModelError, match=r"line 1 of text\.txt holds <eos>"):
+        encode_text(words, ["a <eos>"], "text.txt")
+    with pytest.raises(ModelError, match=r"text\.txt is empty"):
+        encode_text(words, [""], "text.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "there is no config.json"),
+        ("config.json", "{", "config.json cannot be read"),
+        ("model.safetensors", None, "holds no weights"),
+        ("vocabulary.json", "{}", "is no vocabulary"),
+        ("vocabulary.json", '{"format": "other"}', "its format is 'other'"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_an_error(models, tmp_path, name, content, message):
+    shutil.copytree(models / "language-model", tmp_path / "model")
+    path = tmp_path / "model" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(ModelError, match=message):
+        open_model(tmp_path / "model")
+
+
+def test_a_translation_needs_its_subwords(models, tmp_path):
+    shutil.copytree(models / "translation", tmp_path / "model")
+    (tmp_path / "model/source_subwords.json").unlink()
+    with pytest.raises(ModelError, match=r"source_subwords\.json is missing or damaged"):
+        open_model(tmp_path / "model")

@@ -1,0 +1,171 @@
+"""What is published verifies, and every kind of tampering is found and named."""
+
+import json
+import shutil
+
+import pytest
+
+from g2lstm.manifest import write_manifest
+from g2lstm.verification import verify
+from sources import ROOT
+
+SIGMOID = "runs/language-model/ptb/small/sigmoid/seed-1"
+TABLE = "tables/language_model_ptb.csv"
+FIGURE = "figures/language_model_ptb_saturation"
+FILES, RUNS, MEASUREMENTS, TABLES, FIGURES, NOTEBOOKS, REPORT = (
+    "files are as the manifest lists them",
+    "records of runs agree with each other",
+    "measurements belong to their runs",
+    "tables follow from the records",
+    "figures have their provenance",
+    "notebooks ran without errors",
+    "report and claims follow from the records",
+)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The published results of the preset `small`, sealed."""
+    folder = tmp_path_factory.mktemp("verification") / "small"
+    shutil.copytree(ROOT / "results/small", folder)
+    write_manifest(folder)
+    return folder
+
+
+@pytest.fixture
+def change(copy):
+    """Change a file of the copy (None: remove it) until the test is over."""
+    before = {}
+
+    def write(name, change):
+        path = copy / name
+        before[path] = path.read_bytes() if path.exists() else None
+        if change is None:
+            path.unlink()
+        else:
+            path.write_bytes(change(before[path]))
+
+    yield write
+    for path, content in before.items():
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+    write_manifest(copy)
+
+
+def failures(folder):
+    """Kind -> (file below the folder, problem) of all failures."""
+    return {
+        check.kind: [(f.file.removeprefix(f"{folder}/"), f.problem) for f in check.failures]
+        for check in verify(folder)
+        if check.failures
+    }
+
+
+def edited(**values):
+    """A change of entries of a JSON object."""
+    return lambda content: json.dumps(json.loads(content) | values).encode()
+
+
+def test_all_kinds_are_counted(copy):
+    checks = verify(copy)
+    assert not any(check.failures for check in checks)
+    counts = {check.kind: check.count for check in checks}
+    assert list(counts) == [FILES, RUNS, MEASUREMENTS, TABLES, FIGURES, NOTEBOOKS, REPORT]
+    files = [path for path in copy.rglob("*") if path.is_file()]
+    assert counts[FILES] == len(files) - 1
+    assert counts[RUNS] == len([path for path in files if path.name == "summary.json"])
+    assert counts[TABLES] == len([path for path in files if path.suffix == ".csv"])
+    assert counts[FIGURES] == len([path for path in files if path.suffix == ".png"])
+
+
+def test_a_changed_byte_in_a_figure(copy, change):
+    change(f"{FIGURE}.png", lambda content: content[:-20] + b"x" + content[-19:])
+    (failure,) = (failure for check in verify(copy) for failure in check.failures)
+    assert failure.file == str(copy / f"{FIGURE}.png")
+    assert failure.problem == "was changed: its sha256 is not the one in the manifest"
+    assert "git checkout" in failure.remedy
+    assert f"g2lstm seal {copy}" in failure.remedy
+
+
+def test_an_edited_number_in_a_table_even_if_sealed(copy, change):
+    old = (copy / TABLE).read_bytes()
+    assert b"87.03" in old
+    change(TABLE, lambda content: content.replace(b"87.03", b"85.03"))
+    write_manifest(copy)
+    ((kind, found),) = failures(copy).items()
+    assert kind == TABLES
+    assert found == [
+        (TABLE, "language_model_ptb.csv: line 2, 'test': '85.03', the records give '87.03'")
+    ]
+
+
+def test_an_edited_summary_even_if_sealed(copy, change):
+    change(f"{SIGMOID}/summary.json", edited(valid_perplexity=80.0, best_epoch=2))
+    found = failures(copy)
+    assert found[FILES][0][0] == f"{SIGMOID}/summary.json"
+    assert found[RUNS] == [(SIGMOID, "summary.json: best_epoch 2 is not the best of metrics.jsonl")]
+    assert {file for file, _ in found[TABLES]} == {
+        "tables/language_model_ptb.csv",
+        "tables/language_model_ptb_runs.csv",
+    }
+
+
+def test_a_missing_and_an_extra_file(copy, change):
+    change(f"{FIGURE}.svg", None)
+    change("tables/extra.csv", lambda content: b"1,2\n")
+    found = failures(copy)
+    assert found[FILES] == [
+        (f"{FIGURE}.svg", "is missing"),
+        ("tables/extra.csv", "is not listed in the manifest"),
+    ]
+    assert found[FIGURES] == [(FIGURE, "language_model_ptb_saturation.svg is missing")]
+    assert found[TABLES] == [
+        ("tables/extra.csv", "nothing here makes a table of this name from the records")
+    ]
+
+
+def test_records_that_contradict_each_other(copy, change):
+    change(f"{SIGMOID}/provenance.json", edited(seed=7, commit="unknown"))
+    change(f"{SIGMOID}/measurements/switches.json", edited(fingerprint="0" * 64))
+    change("notebooks/02_language_model_results_ptb.ipynb", _failed)
+    change("claims.json", _verdict_changed)
+    found = failures(copy)
+    problems = [problem for _, problem in found[RUNS]]
+    assert "provenance.json has another seed than config.json" in problems
+    assert "provenance.json has no usable commit: 'unknown'" in problems
+    assert found[MEASUREMENTS] == [
+        (f"{SIGMOID}/measurements/switches.json", "is of another fingerprint than the run")
+    ]
+    assert [problem for _, problem in found[NOTEBOOKS]] == ["cell 3 ended with ValueError"]
+    assert any("the records give 'not enough evidence'" in problem for _, problem in found[REPORT])
+    assert any("is of another run than" in problem for _, problem in found[FIGURES])
+
+
+def _verdict_changed(content):
+    old = b'"verdict": "not enough evidence"'
+    assert old in content
+    return content.replace(old, b'"verdict": "holds"', 1)
+
+
+def _failed(content):
+    notebook = json.loads(content)
+    place = next(i for i, c in enumerate(notebook["cells"]) if c["cell_type"] == "code")
+    notebook["cells"][place]["outputs"] = [{"output_type": "error", "ename": "ValueError"}]
+    return json.dumps(notebook).encode()
+
+
+def test_a_damaged_record_is_named_and_the_rest_is_checked(copy, change):
+    change(f"{SIGMOID}/summary.json", lambda content: b"{")
+    change("manifest.json", None)
+    found = failures(copy)
+    assert found[FILES] == [("manifest.json", "is missing")]
+    ((file, problem),) = found[RUNS]
+    assert file == SIGMOID
+    assert "holds no finished run" in problem
+    assert any(f"names {SIGMOID[5:]}, which is not there" in p for _, p in found[FIGURES])
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is not a folder"):
+        verify(tmp_path / "nowhere")
