@@ -17,7 +17,7 @@ SNAKEMAKE = $(RUN) snakemake --profile "profiles/$(PROFILE)" $(addprefix --jobs=
 INSTALLED := $(VENV)/.installed
 SITE_VENV := .venv-site
 
-.PHONY: help setup reproduce report test lab site bench clean
+.PHONY: help setup reproduce report test nightly lab site bench clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test: $(INSTALLED) site ## lint, unit and property tests, and the committed note
 	    $(VENV)/bin/python tests/published_runs.py "$$scratch/runs" && \
 	    export G2LSTM_RUNS="$$scratch/runs" G2LSTM_RESULTS="$$scratch/results" && \
 	    set -x && $(RUN) pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
+
+nightly: $(INSTALLED) ## fuzz tests with more than ten thousand random inputs, some ten minutes
+	$(RUN) pytest tests/test_fuzz.py --hypothesis-profile=nightly --hypothesis-show-statistics
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 	@G2LSTM_RUNS="$${G2LSTM_RUNS:-$(CURDIR)/runs}" \

@@ -26,6 +26,7 @@ from g2lstm.corpus_sources import (
     cached,
     checksum,
     data_root,
+    existing_folder,
     fetch,
     read_lines,
 )
@@ -154,8 +155,8 @@ def load_corpus(name_or_path: str | os.PathLike) -> Corpus:
         return _load_grammar()
     if name in _PUBLISHED:
         return _load_published(name)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = existing_folder(name)
+    if folder:
         return _load_folder(folder.resolve().name, folder)
     close = difflib.get_close_matches(name.lower(), NAMES, n=1)
     raise CorpusError(

@@ -8,13 +8,16 @@ Environment variables:
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from g2lstm.files import write_json
 from g2lstm.hub import HubError, HubText, fetch_columns
 
 SPLITS = ("train", "valid", "test")
+DIGESTS = "sha256.json"  # in a folder of the cache: of each of its files
 
 
 class CorpusError(Exception):
@@ -56,9 +59,19 @@ def data_root() -> Path | None:
         CorpusError: it is no folder.
     """
     root = os.environ.get("G2LSTM_DATA")
-    if root and not Path(root).expanduser().is_dir():
+    folder = existing_folder(root) if root else None
+    if root and folder is None:
         raise CorpusError(f"G2LSTM_DATA is {root!r}, which is not a folder: correct or unset it.")
-    return Path(root).expanduser() if root else None
+    return folder
+
+
+def existing_folder(name: str) -> Path | None:
+    """The folder of this name, in which "~" is the user's own; None where there is none."""
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError):  # a name too long; "~nobody"
+        return None
 
 
 def cached(
@@ -77,18 +90,30 @@ def cached(
     Raises:
         CorpusError: the cache cannot be written.
     """
-    root = os.environ.get("G2LSTM_CACHE") or Path.home() / ".cache" / "g2lstm"
-    folder = Path(root).expanduser() / name
     try:
+        root = os.environ.get("G2LSTM_CACHE") or Path.home() / ".cache" / "g2lstm"
+        folder = Path(root).expanduser() / name
+    except RuntimeError as error:
+        raise CorpusError(
+            f"the embedded corpus has no place: {error} Set G2LSTM_CACHE to a folder that can be "
+            "written."
+        ) from error
+    try:
+        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
         intact = all(
-            hashlib.sha256((folder / file).read_bytes()).hexdigest() == known or known is None
+            hashlib.sha256((folder / file).read_bytes()).hexdigest() == (known or digests[file])
             for file, known in checksums(folder).items()
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         intact = False
     if not intact:
         try:
             write(folder)
+            files = sorted(checksums(folder))
+            write_json(
+                folder / DIGESTS,
+                {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
+            )
         except OSError as error:
             raise CorpusError(
                 f"cannot keep the embedded corpus in {folder}: {error}. "

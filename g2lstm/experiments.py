@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from g2lstm.corpora import NAMES
+from g2lstm.corpus_sources import existing_folder
 from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
 from g2lstm.options import TrainingOptions
@@ -280,13 +281,9 @@ def build_model(
 
 def _corpus_path(corpus: str, task: str) -> str:
     """A folder as an absolute path; anything else, a corpus's name or not, as it is."""
-    folder = Path(corpus)
-    with suppress(RuntimeError, OSError):  # "~nobody", or a name too long for a folder's
-        folder = folder.expanduser()
-        names = NAMES if task == "language-model" else PARALLEL_NAMES
-        if corpus not in names and folder.is_dir():
-            return str(folder.resolve())
-    return corpus
+    names = NAMES if task == "language-model" else PARALLEL_NAMES
+    folder = None if corpus in names else existing_folder(corpus)
+    return str(folder.resolve()) if folder else corpus
 
 
 def _for_corpus(preset: Preset, corpus: str | None) -> Preset:
@@ -369,19 +366,19 @@ def _model_defaults(task: str) -> dict[str, Any]:
 
 def _of_kind(name: str, value: Any, example: Any) -> Any:
     """``value`` if it is of the type of ``example`` (an int passes for a float)."""
-    if isinstance(example, float):
-        if isinstance(value, str):
-            with suppress(ValueError):
-                value = float(value)  # YAML, and so papermill, takes 1e-06 for text
-        return _finite(name, value)
-    if isinstance(value, bool) != isinstance(example, bool) or not isinstance(value, type(example)):
+    if isinstance(example, float) and isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)  # YAML, and so papermill, takes 1e-06 for text
+    kinds = (int, float) if isinstance(example, float) else (type(example),)
+    wrong_bool = isinstance(value, bool) and not isinstance(example, bool)
+    if wrong_bool or not isinstance(value, kinds):
         raise ParameterError(f"{name} must be of type {type(example).__name__}, got {value!r}")
-    return value
+    return _finite(name, value) if isinstance(example, float) else value
 
 
 def _finite(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ParameterError(f"{name} must be a number (type float), got {value!r}")
+        raise ParameterError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
     except OverflowError:

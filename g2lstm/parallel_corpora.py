@@ -23,6 +23,7 @@ from g2lstm.corpus_sources import (
     cached,
     checksum,
     data_root,
+    existing_folder,
     fetch,
     read_lines,
 )
@@ -207,8 +208,9 @@ def _local_folder(name: str) -> Path | None:
     """The folder of a published corpus or of a user's own; None where there is none."""
     if name == "grammar":
         return None
-    folders = _data_folders(name) if name in _PUBLISHED else [Path(name).expanduser()]
-    return next((folder for folder in folders if folder.is_dir()), None)
+    if name not in _PUBLISHED:
+        return existing_folder(name)
+    return next((folder for folder in _data_folders(name) if folder.is_dir()), None)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -218,7 +220,12 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _read_folder(folder: Path, languages: tuple[str, str]) -> tuple[str, dict[str, list[_Side]]]:
-    present = {path.suffix[1:] for path in folder.iterdir() if path.stem in STEMS["train"]}
+    try:
+        present = {path.suffix[1:] for path in folder.iterdir() if path.stem in STEMS["train"]}
+    except OSError as error:
+        raise CorpusError(
+            f"cannot read {folder}: {error.strerror}. Check its permissions."
+        ) from error
     for language in languages:
         if present and language not in present:
             raise CorpusError(

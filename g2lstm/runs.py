@@ -32,6 +32,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from g2lstm.checkpoint import read_progress
 from g2lstm.data_parallel import computed_by_first, rank, world_size
 from g2lstm.experiments import Configuration, command, run_directory
 from g2lstm.files import remove, write_json
@@ -225,13 +226,17 @@ def _make_ready(experiment: Experiment) -> None:
             f"{configuration.corpus}: rename one of the folders, or set G2LSTM_RUNS to another one"
         )
     same = old.get("fingerprint") == experiment.fingerprint
+    weights = directory / "model.safetensors"
     # After the first epoch there are weights: without them the state is of no use.
-    kept = (directory / "model.safetensors").exists() or (
+    kept = weights.exists() or (
         (directory / "state").exists() and not (directory / "metrics.jsonl").exists()
     )
     if same and kept:
+        # What is damaged is found out now, not after the training.
+        if weights.exists():
+            read_progress(weights)
         if (directory / "provenance.json").exists():
-            read_record(directory / "provenance.json")  # damaged: now, not after the training
+            read_record(directory / "provenance.json")
             return
     else:
         if old and not same:

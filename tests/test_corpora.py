@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pwd
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from g2lstm import corpora, grammar, hub
 from g2lstm.corpora import CorpusError, Vocabulary, load_corpus
+from g2lstm.parallel_corpora import load_parallel
 from hub_stand_in import fill_cache, parquet
 
 TEXTS = {
@@ -209,17 +211,21 @@ def test_embedded_corpus_is_generated_once(tmp_path, small_grammar, monkeypatch,
     assert second.vocabulary.tokens == first.vocabulary.tokens
 
 
-@pytest.mark.parametrize("harm", ["floor.json", "test.annotations.jsonl", "train.txt", "cut"])
-def test_a_broken_cache_is_mended(small_grammar, harm):
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize(
+    "harm", ["floor.json", "test.annotations.jsonl", "train.txt", "sha256.json"]
+)
+def test_a_broken_cache_is_mended(small_grammar, harm, cut):
     first = load_corpus("grammar")
-    if harm == "cut":
-        path = Path(first.source) / "train.txt"
-        path.write_bytes(path.read_bytes()[:100])
+    path = Path(first.source) / harm
+    whole = path.read_bytes()
+    if cut:  # after a line, where there are several: the rest is well formed
+        path.write_bytes(whole[: whole.index(b"\n") + 1])
     else:
-        (Path(first.source) / harm).unlink()
+        path.unlink()
     second = load_corpus("grammar")
     assert second.checksums == first.checksums
-    assert (Path(first.source) / "test.annotations.jsonl").exists()
+    assert path.read_bytes() == whole
 
 
 def test_another_grammar_has_another_place(small_grammar, monkeypatch):
@@ -250,6 +256,30 @@ def test_default_cache_lies_in_the_home_folder(tmp_path, monkeypatch, small_gram
     assert source.parent == tmp_path / "home" / ".cache" / "g2lstm"
 
 
+def test_without_a_home_the_remedy_is_named(monkeypatch, small_grammar):
+    monkeypatch.delenv("G2LSTM_CACHE")
+    monkeypatch.delenv("HOME")
+
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)  # as in a container with a user of any number
+    with pytest.raises(CorpusError, match="Set G2LSTM_CACHE"):
+        load_corpus("grammar")
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/text", "x" * 5000, "a\0b"])
+def test_a_name_that_no_folder_can_have_is_unknown(monkeypatch, name):
+    with pytest.raises(CorpusError, match="unknown corpus"):
+        load_corpus(name)
+    with pytest.raises(CorpusError, match="unknown corpus"):
+        load_parallel(name)
+    if "\0" not in name:
+        monkeypatch.setenv("G2LSTM_DATA", name)
+        with pytest.raises(CorpusError, match="G2LSTM_DATA is"):
+            load_corpus("ptb")
+
+
 def test_processes_that_start_together_in_an_empty_cache(tmp_path):
     code = (
         "from g2lstm.corpora import load_corpus; c = load_corpus('grammar');"
@@ -265,7 +295,7 @@ def test_processes_that_start_together_in_an_empty_cache(tmp_path):
     assert outputs[0] == outputs[1]
     assert len(outputs[0]) > 200
     (folder,) = (tmp_path / "both").iterdir()
-    assert len(list(folder.iterdir())) == 7  # nothing temporary is left
+    assert len(list(folder.iterdir())) == 8  # nothing temporary is left
 
 
 # Penn Treebank and WikiText-2
