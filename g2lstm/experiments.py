@@ -198,6 +198,7 @@ def run_directory(configuration: Configuration) -> Path:
 def corpus_label(configuration: Configuration) -> str:
     """The corpus in names of folders and files: with its languages if it is parallel."""
     name = Path(configuration.corpus).name
+    name = "corpus" if name in ("", "..") else name  # of "/", for example
     return name if configuration.languages is None else f"{name}-{configuration.languages}"
 
 
