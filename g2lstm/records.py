@@ -51,7 +51,8 @@ def read_run(directory: Path | str) -> Run:
     if not all(isinstance(row, dict) for row in metrics):
         raise _damaged(path, "a line of it is no epoch")
     if len(metrics) != summary.get("epochs", len(metrics)):
-        raise _damaged(path, f"it has {len(metrics)} of {summary['epochs']} epochs")
+        numbers = f"summary.json says {summary['epochs']} epochs, metrics.jsonl has {len(metrics)}"
+        raise _damaged(path, numbers)
     return Run(directory, config, summary, metrics, record)
 
 
@@ -76,7 +77,7 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
         ) from error
     except OSError as error:
         raise RunError(
-            f"{path.parent} holds no finished run: {path} cannot be read "
+            f"{path.parent} holds no finished run: {path.name} cannot be read "
             f"({error.strerror or error}); make it readable, or move it away and run the "
             "experiment again"
         ) from error
@@ -86,8 +87,8 @@ def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
 
 def _damaged(path: Path, what: str) -> RunError:
     return RunError(
-        f"{path.parent} holds no finished run: {path} is damaged ({what}); put back a good copy, "
-        "or delete it and run the experiment again, which makes it anew"
+        f"{path.parent} holds no finished run: {path.name} is damaged ({what}); put back a good "
+        "copy, or delete it and run the experiment again, which makes it anew"
     )
 
 
