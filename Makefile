@@ -51,7 +51,7 @@ test: $(INSTALLED) site ## lint, unit and property tests, and the committed note
 	    export G2LSTM_RUNS="$$scratch/runs" G2LSTM_RESULTS="$$scratch/results" && \
 	    set -x && $(RUN) pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env notebooks
 
-nightly: $(INSTALLED) ## fuzz tests with more than ten thousand random inputs, some ten minutes
+nightly: $(INSTALLED) ## fuzz tests with some 35,000 random inputs, in about ten minutes
 	$(RUN) pytest tests/test_fuzz.py --hypothesis-profile=nightly --hypothesis-show-statistics
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only

@@ -18,7 +18,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, lat
 os.environ["OMP_NUM_THREADS"] = "1"  # for processes that a test starts
 torch.set_num_threads(1)
 settings.register_profile("project", deadline=None, derandomize=True)
-settings.register_profile("nightly", deadline=None, max_examples=8000, print_blob=True)
+settings.register_profile("nightly", deadline=None, max_examples=20_000, print_blob=True)
 settings.load_profile("project")
 
 

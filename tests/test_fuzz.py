@@ -1,13 +1,16 @@
 """Random input gives what was asked for or a clear named error, in bounded time and memory.
 
-`make test` tries a few of each kind, `make nightly` more than ten thousand (the profiles are in
+`make test` tries a few of each kind, `make nightly` some 35,000 (the profiles are in
 conftest). Hypothesis' statistics count how many were taken and how many refused.
 """
 
+import io
 import json
 import os
 import resource
+import shutil
 import string
+import sys
 import unicodedata
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +23,10 @@ from hypothesis import strategies as st
 from papermill.cli import _resolve_type
 from torch import nn
 
+import killed_runs
+from g2lstm import commands
 from g2lstm.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from g2lstm.command_line import main
 from g2lstm.compression import RoundClip, compress
 from g2lstm.corpora import CorpusError, load_corpus
 from g2lstm.experiments import TASKS, arguments_of, configure, run_directory
@@ -128,6 +134,7 @@ def test_any_bytes_are_a_corpus_or_refused(folder, files):
         assert found == [word if word in known else "<unk>" for word in words]
 
 
+@pytest.mark.filterwarnings("ignore:.*with an empty side")
 @few(0.4)
 @given(data=st.data(), max_length=st.integers(1, 50))
 def test_any_bytes_are_a_parallel_corpus_or_refused(folder, data, max_length):
@@ -426,7 +433,8 @@ def test_a_damaged_record_is_refused_by_name(folder, records, name, data):
     write_all(folder / "run", records | {name: data.draw(damaged(records[name]))})
     run, error = attempt(RunError, read_run, folder / "run")
     if error:
-        assert str(folder / "run" / name) in error or "metrics.jsonl" in error
+        assert str(folder / "run") in error
+        assert name in error or "metrics.jsonl" in error
         return
     assert len(run.metrics) == run.summary.get("epochs", len(run.metrics))
 
@@ -442,3 +450,100 @@ def test_damaged_subwords_are_refused(folder, data):
         assert str(path) in error
         return
     subwords.decode(subwords.encode(["a man"]))
+
+
+# The command line
+
+COMMANDS = ("runs", "verify", "seal", "translate", "perplexity", "compress", "release", "train")
+FLAGS = (
+    "--folder", "--json", "--beam-size", "--cache", "--rank", "--round", "--clip", "--int8", "-o",
+    "--output", "--force", "--task", "--preset", "--corpus", "--languages", "--gate", "--seed",
+    "--temperature", "--noise-probability", "--schedule", "--temperature-end", "--set", "--quiet",
+    "--help", "--version", "--", "-", "-h", "--unknown",
+)  # fmt: skip
+# No "/": what is written stays in the test's folder. No NUL: no system passes one on.
+ANY_WORD = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=9)
+NUMBERS = st.sampled_from(["0", "1", "-1", "0.2", "1e9", "nan", "inf", "1e400", str(10**30), "٣"])
+SETTINGS = st.builds(
+    "{}={}".format, st.one_of(st.sampled_from(["epochs", "dropout", "backend"]), ANY_WORD), NUMBERS
+)
+KNOWN = st.sampled_from(
+    ["translation", "language-model", "quick", "grammar", "de-en", "sharpened", "linear", "\udcff"]
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with a finished run, damaged copies of it, an empty folder and a file."""
+    folder = tmp_path_factory.mktemp("workplace")
+    killed_runs.write_corpora(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("G2LSTM_RUNS", str(folder / "runs"))
+        killed_runs.finish(folder, "language-model", folder / "runs")
+    (run,) = (folder / "runs").glob("*/*/*/*/seed-1")
+    shutil.copytree(run, folder / "run")
+    for name in ("config.json", "model.safetensors", "summary.json"):
+        broken = shutil.copytree(folder / "run", folder / f"without-{name}")
+        os.truncate(broken / name, 50)
+    (folder / "empty").mkdir()
+    (folder / "text.txt").write_text("die Katze schläft\n")
+    return folder
+
+
+def fill(data, shape):
+    return [word if isinstance(word, str) else data.draw(word) for word in shape]
+
+
+PLACES = st.sampled_from(
+    ["run", "without-config.json", "without-model.safetensors", "without-summary.json", "empty",
+     "text.txt", "nowhere", "runs", ".", "language-model"]
+)  # fmt: skip
+WORD = st.one_of(PLACES, ANY_WORD, NUMBERS, SETTINGS, KNOWN, st.sampled_from(FLAGS))
+SHAPES = st.sampled_from(
+    [
+        ["compress", PLACES, "--rank", NUMBERS, "-o", "out"],
+        ["compress", PLACES, "--round", NUMBERS, "--clip", NUMBERS, "-o", "out", "--force"],
+        ["perplexity", PLACES, PLACES],
+        ["perplexity", "run", "-"],
+        ["translate", PLACES, "--beam-size", NUMBERS],
+        ["release", PLACES, "-o", PLACES],
+        ["verify", PLACES],
+        ["seal", PLACES],
+        ["runs", "--folder", PLACES],
+        ["train", "--seed", NUMBERS, "--set", SETTINGS],
+        ["train", "--corpus", PLACES, "--temperature", NUMBERS],
+        [],
+    ]
+)
+
+
+@few(0.8)
+@given(
+    data=st.data(),
+    shape=SHAPES,
+    more=st.one_of(st.just([]), st.just([]), st.lists(WORD, max_size=4)),
+    command=st.sampled_from(COMMANDS),
+    standard_input=st.one_of(st.binary(max_size=30), st.just(b"die Katze\n\nschl\xc3\xa4ft")),
+)
+def test_any_words_on_the_command_line_end_without_a_traceback(
+    workplace, data, shape, more, command, standard_input
+):
+    words = [*(fill(data, shape) or [command]), *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(workplace)
+        patch.delenv("G2LSTM_RUNS")
+        patch.setattr(commands, "prepare", lambda configuration: configuration)
+        patch.setattr(commands, "train_or_load", lambda *_, **__: read_run("run"))
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(standard_input)))
+        patch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+        patch.setattr(sys, "stderr", io.StringIO())
+        try:
+            code = main(words)
+        except SystemExit as end:
+            code = end.code
+        message = sys.stderr.getvalue()
+    event(f"{words[0] if words[0] in COMMANDS else 'other'}: {code}")
+    assert code in (0, None, 1, 2)
+    assert "Traceback" not in message
+    if code == 2:
+        assert "error: " in message
