@@ -5,6 +5,7 @@ CORPUS ?=
 TASK ?=
 LANGUAGES ?=
 SEEDS ?=
+ABLATIONS ?= yes
 PROFILE ?= local
 JOBS ?=
 LAB ?=
@@ -13,7 +14,8 @@ SHELL := bash
 VENV := .venv
 RUN := $(VENV)/bin/python -m
 SNAKEMAKE = $(RUN) snakemake --profile "profiles/$(PROFILE)" $(addprefix --jobs=,$(JOBS)) \
-    --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" "seeds=$(SEEDS)"
+    --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" "seeds=$(SEEDS)" \
+    "ablations=$(ABLATIONS)"
 INSTALLED := $(VENV)/.installed
 SITE_VENV := .venv-site
 
@@ -23,7 +25,8 @@ help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "make reproduce takes PRESET (now $(PRESET)), TASK (language-model or translation; default: both),"
-	@echo "CORPUS, LANGUAGES and SEEDS (default: the preset's), PROFILE (now $(PROFILE); slurm and gpu are"
+	@echo "CORPUS, LANGUAGES and SEEDS (default: the preset's), ABLATIONS (no: three gates and no other"
+	@echo "settings), PROFILE (now $(PROFILE); slurm and gpu are"
 	@echo "for clusters, see docs/cluster.md) and JOBS (at once; default: the profile's), as in:"
 	@echo "make reproduce PRESET=small TASK=translation CORPUS=wmt14 LANGUAGES=en-de SEEDS=\"1 2\""
 	@echo "make lab takes LAB, further options of JupyterLab, such as LAB=\"--allow-root --no-browser\""

@@ -11,13 +11,16 @@ there.
 import fcntl
 import json
 import os
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from g2lstm.corpora import NAMES, SPLITS
 from g2lstm.experiments import (
     NOTEBOOKS,
     TASKS,
+    command,
     configure,
     corpus_label,
     gate_settings,
@@ -67,6 +70,12 @@ if CORPUS is not None and not any(map(has_corpus, TASKS)):
     raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
 if option("task") not in (None, *TASKS):
     raise WorkflowError(f"unknown task {option('task')!r}: give one of {', '.join(TASKS)}")
+if option("ablations", "yes") not in ("yes", "no"):
+    raise WorkflowError(f"ablations must be yes or no, got {option('ablations')!r}")
+ABLATIONS = {
+    task: PRESETS[task][PRESET].ablations if option("ablations", "yes") == "yes" else ()
+    for task in TASKS
+}
 asked_seeds = [int(seed) for seed in option("seeds", "").split()] or None
 # Task -> configuration of its runs, but for gate and seed.
 EXAMPLES = {
@@ -117,13 +126,18 @@ def needs(kind):
 
 # The notebook of a job that failed or was killed stays beside its log, to be read. The lock, held as
 # long as the job lives, makes it wait for a twin that outlived the kill of an earlier Snakemake.
-EXECUTE = """
+LOCK = """
 exec 9> {log:q}.lock
 {sys.executable:q} -c "import fcntl; fcntl.flock(9, fcntl.LOCK_EX)"
+"""
+NOTEBOOK = """
 {sys.executable:q} -m papermill --log-output --no-progress-bar --parameters_yaml {params.yaml:q} \
     {input.notebook:q} {log:q}.ipynb > {log:q} 2>&1
 mv {log:q}.ipynb {output.notebook:q}
 """
+EXECUTE = LOCK + NOTEBOOK
+# Several processes train first; the notebook then finds the run done.
+TOGETHER = LOCK + "{sys.executable:q} -m torch.distributed.run {params.train:q} > {log:q}.train 2>&1" + NOTEBOOK
 
 
 def corpus_files(example):
@@ -146,6 +160,11 @@ def corpus_of(example):
 def parameters(example):
     """What the notebooks of a task have in common."""
     return {"preset": PRESET} | corpus_of(example)
+
+
+def run_in_processes(run, seed):
+    """Arguments of torchrun for a run that several processes train."""
+    return shlex.split(command(replace(run, seed=seed)))[1:]
 
 
 def run_parameters(example, settings, seed):
@@ -177,7 +196,7 @@ def sometimes(notebook, task):
     """The figures that an analysis saves only where there is something to show."""
     if notebook == "07_case_study" and task == "language-model":
         yield "case_study"
-    swept = [list(settings) for settings in PRESETS[task][PRESET].ablations]
+    swept = [list(settings) for settings in ABLATIONS[task]]
     if notebook == "06_gate_values":
         for name, figure in (
             ("noise_probability", "gates_by_p"),
@@ -223,7 +242,7 @@ for task, example in EXAMPLES.items():
     number, _, _ = NOTEBOOKS[task].partition("_")
     summaries = {"default": [], "ablation": []}
     grid = [("default", {"gate": gate}) for gate in GATES]
-    grid += [("ablation", {"gate": "gumbel"} | other) for other in PRESETS[task][PRESET].ablations]
+    grid += [("ablation", {"gate": "gumbel"} | other) for other in ABLATIONS[task]]
 
     for kind_of_run, settings in grid:
         run = configure(
@@ -257,12 +276,14 @@ for task, example in EXAMPLES.items():
                 yaml=lambda wildcards, example=example, settings=settings: json.dumps(
                     run_parameters(example, settings, int(wildcards.seed))
                 ),
+                train=lambda wildcards, run=run: run_in_processes(run, int(wildcards.seed)),
+            threads: run.processes
             resources:
-                **needs("run"),
+                **needs("run") | ({"gpu": run.processes} if run.processes > 1 else {}),
             log:
                 LOGS / f"{name}.log",
             shell:
-                EXECUTE
+                TOGETHER if run.processes > 1 else EXECUTE
 
     number = f"{int(number) + 1:02d}"
     notebooks = {f"{number}_{kind}_results": (label, TABLES[kind], FIGURES[kind])}

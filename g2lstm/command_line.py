@@ -142,6 +142,7 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "train one run, or go on with it, without a notebook",
         "g2lstm train --gate gumbel --seed 1",
         "g2lstm train --task translation --preset small --set epochs=2 --set dropout=0.1",
+        "torchrun --standalone --nproc-per-node 2 -m g2lstm train --set processes=2",
     )
     argument("--task", default="language-model", help="language-model (default) or translation")
     argument("--preset", default="quick", help="quick (default), small or paper")

@@ -17,6 +17,7 @@ from g2lstm.beam_search import translate as search
 from g2lstm.checkpoint import CheckpointError
 from g2lstm.compression import CompressionError, Round, RoundClip
 from g2lstm.corpus_sources import CorpusError, read_lines
+from g2lstm.data_parallel import joined, rank
 from g2lstm.evaluation import evaluate, evaluate_with_cache
 from g2lstm.experiments import configure, run_directory
 from g2lstm.listing import METRICS, in_words, list_runs
@@ -24,7 +25,7 @@ from g2lstm.manifest import write_manifest
 from g2lstm.parameters import ParameterError
 from g2lstm.records import RunError
 from g2lstm.release import release as write_release
-from g2lstm.runs import prepare, train_or_load
+from g2lstm.runs import follow, prepare, train_or_load
 from g2lstm.saved_models import ModelError, encode_text, open_model, save_compressed
 from g2lstm.subwords import END, UNKNOWN
 from g2lstm.training import TrainingDivergedError
@@ -192,7 +193,12 @@ def train(options: Namespace) -> int:
     )
     directory = run_directory(configuration)
     try:
-        run = train_or_load(prepare(configuration), progress_bar=not options.quiet)
+        with joined():
+            experiment = prepare(configuration)
+            if rank() > 0:
+                follow(experiment)
+                return OK
+            run = train_or_load(experiment, progress_bar=not options.quiet)
     except KeyboardInterrupt:
         say(
             f"stopped; {directory} keeps what is done. The same command goes on after the last "

@@ -148,15 +148,17 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
     if rank() > 0:
         raise RunError("only the first of several processes records a run; this one may `follow`")
     with _locked(directory):
-        _make_ready(experiment)
         # The published records of a run come without weights; then it is trained again.
-        done = all((directory / name).exists() for name in _files(configuration))
+        done = _config(directory).get("fingerprint") == experiment.fingerprint and all(
+            (directory / name).exists() for name in _files(configuration)
+        )
         if not done and world_size() != configuration.processes:
             raise RunError(
                 f"this run is trained by {configuration.processes} processes, here is "
                 f"{world_size()}: start {command(configuration)} first, or set "
                 f"overrides={{'processes': {world_size()}}}"
             )
+        _make_ready(experiment)
         computed_by_first(lambda: float(done), experiment.model)  # `follow` waits for it
         if done:
             print("this run is done: its weights and records are loaded")

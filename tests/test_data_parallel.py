@@ -3,7 +3,10 @@
 import json
 import multiprocessing
 import os
+import shlex
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +17,12 @@ import torch
 from g2lstm import data_parallel
 from g2lstm.batches import Pairs
 from g2lstm.data_parallel import computed_by_first, joined, rank, reseed, sum_gradients, world_size
+from g2lstm.experiments import command as command_of
+from g2lstm.experiments import configure
 from g2lstm.language_model import LanguageModel
 from g2lstm.objectives import LanguageModelObjective, TranslationObjective
 from g2lstm.options import LanguageModelOptions, TranslationOptions
+from g2lstm.runs import prepare, train_or_load
 from g2lstm.subwords import END
 from g2lstm.training import TIMING_COLUMNS, train
 from g2lstm.translation import TranslationModel
@@ -170,3 +176,26 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(data_parallel.torch.cuda, "device_count", lambda: 1)
     with pytest.raises(RuntimeError, match="process 1 has no GPU, there are 1: start 1"), joined():
         pass
+
+
+def test_torchrun_trains_a_run_that_one_process_then_finds(tmp_path, monkeypatch):
+    folder = tmp_path / "numbers"
+    folder.mkdir()
+    words = " ".join(f"w{i * i % 7}" for i in range(60))
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_text(f"{words}\n" * 20)
+    monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    settings = {"epochs": 2, "embedding_size": 8, "batch_size": 10}
+    together = configure(gate="sigmoid", corpus=str(folder), overrides={**settings, "processes": 2})
+    command = shlex.split(f"{command_of(together)} --quiet")
+    assert command.pop(0) == "torchrun"
+    command = [sys.executable, "-m", "torch.distributed.run", *command]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    alone = configure(gate="sigmoid", corpus=str(folder), overrides=settings)
+    one, two = (train_or_load(prepare(c, "cpu"), progress_bar=False) for c in (alone, together))
+    assert two.config["processes"] == 2
+    assert two.summary["test_loss"] == pytest.approx(one.summary["test_loss"], rel=1e-4)
+    for row, expected in zip(curve(two.directory), curve(one.directory), strict=True):
+        assert row == pytest.approx(expected, rel=1e-4)

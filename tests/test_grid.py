@@ -3,6 +3,7 @@
 import csv
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
+from g2lstm.command_line import parser
 from g2lstm.experiments import configure, gate_settings
 from g2lstm.gates import GATES
 from g2lstm.manifest import differences
@@ -349,3 +351,25 @@ def test_a_wrong_preset_is_refused(done):
     output, _ = (process := done.make("PRESET=quik")).communicate()
     assert process.returncode != 0
     assert "preset must be one of quick, small, paper, got 'quik'" in output
+
+
+def test_several_processes_train_before_the_notebook_runs(done):
+    snakemake = (sys.executable, "-m", "snakemake", "--nolock", "--dry-run", "--printshellcmds")
+    pairs = ("preset=paper", "task=translation", "corpus=wmt14", "seeds=7")
+    output, _ = done.start(*snakemake, "--config", *pairs).communicate()
+    lines = [line for line in output.splitlines() if "torch.distributed.run" in line]
+    for gate in GATES:
+        (line,) = (line for line in lines if f"--gate {gate}" in line)
+        words = shlex.split(line)
+        assert words[words.index("--nproc-per-node") + 1] == "4"
+        train = words[words.index("g2lstm") + 1 : words.index(">")]
+        options = parser().parse_args(train)
+        assert (options.command, options.preset, options.seed) == ("train", "paper", 7)
+
+
+def test_other_settings_can_be_left_out(done):
+    plan = done.planned("task=language-model", "seeds=4", "ablations=no")
+    assert len([line for line in plan if line.startswith("01")]) == len(GATES)
+    output, _ = (process := done.make("ABLATIONS=none")).communicate()
+    assert process.returncode != 0
+    assert "ablations must be yes or no, got 'none'" in output
