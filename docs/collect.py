@@ -53,9 +53,6 @@ def collect(target: Path, root: Path = ROOT) -> None:
             heading = "" if titled else f"# {page.parent.name.capitalize()}: {page.stem}\n\n"
             wanted[name] = heading + relink(text, page, root, copied)
     toc = (root / "docs/toc.md").read_text(encoding="utf-8").splitlines(keepends=True)
-    # Pages that are not written yet.
-    may_lack = ("docs/", "models/")
-    toc = [x for x in toc if not x.startswith(may_lack) or any(root.glob(f"{x.strip()}.md"))]
     wanted[Path("index.md")] += "\n" + "".join(toc)
     for figure in (*root.glob("results/*/figures/*.png"), *root.glob("results/*/figures/*.svg")):
         copied.add(figure.relative_to(root))
