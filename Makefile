@@ -48,7 +48,7 @@ report: $(INSTALLED) ## put the figures that make reproduce made into one HTML f
 test: $(INSTALLED) site ## lint, unit and property tests, and the committed notebooks against their outputs
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) pytest -n 2 --dist loadfile --no-loadscope-reorder
 	@scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
 	    $(VENV)/bin/python tests/published_runs.py "$$scratch/runs" && \
 	    export G2LSTM_RUNS="$$scratch/runs" G2LSTM_RESULTS="$$scratch/results" && \

@@ -21,7 +21,8 @@ def generated_pages(root: Path) -> Iterator[tuple[Path, str]]:
     """Paths on the site and their Markdown."""
     presets = finished_presets(root)
     paper = runpy.run_path(str(root / "g2lstm/paper.py"))
-    captions = json.loads((root / "docs/captions.json").read_text(encoding="utf-8"))
+    # Those of Snakemake's report, in one place.
+    captions = {p.stem: " ".join(p.read_text("utf-8").split()) for p in root.glob("report/*.rst")}
     yield Path("results/index.md"), results_page(presets, paper)
     yield Path("results/claims.md"), claims_page(presets, paper["CLAIMS"])
     for preset in presets:
@@ -187,7 +188,7 @@ def figures_page(preset: Path, captions: dict[str, str]) -> str:
     for path in sorted(preset.glob("figures/*.png")):
         kind = next((kind for kind in kinds if re.search(f"(^|_){kind}$", path.stem)), None)
         if kind is None:
-            raise SystemExit(f"{path} has no caption: add one to docs/captions.json")
+            raise SystemExit(f"{path} has no caption: add one to report/")
         about = f"{{download}}`SVG <{path.stem}.svg>`. {provenance(path)}"
         parts += [
             f"## {words(path.stem)}",

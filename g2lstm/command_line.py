@@ -79,7 +79,7 @@ def _add_records(add: Callable[..., Callable[..., argparse.Action]]) -> None:
     argument = add(
         "verify",
         "check published results: checksums, records, numbers, figures, notebooks",
-        "g2lstm verify", "g2lstm verify results/quick", "g2lstm verify models/*",
+        "g2lstm verify", "g2lstm verify results/quick", "g2lstm verify models/*/",
     )  # fmt: skip
     argument(
         "folders", nargs="*", metavar="FOLDER",

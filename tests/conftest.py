@@ -21,6 +21,17 @@ settings.register_profile("project", deadline=None, derandomize=True)
 settings.register_profile("nightly", deadline=None, max_examples=20_000, print_blob=True)
 settings.load_profile("project")
 
+# Files that take longest come first: last, they would leave a worker without work.
+SLOW = (
+    "test_slurm", "test_grid", "test_lab", "test_faults", "test_translation_notebooks",
+    "test_analysis_notebooks", "test_language_model_notebooks", "test_exercises_notebook",
+    "test_readme", "test_guide", "test_training",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_folders(tmp_path_factory):

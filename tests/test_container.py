@@ -85,7 +85,7 @@ def test_what_the_container_leaves_out_is_what_git_leaves_out():
     git = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     plain = {PurePosixPath(pattern.strip("/")).name for pattern in git}
     assert {PurePosixPath(pattern).name for pattern in IGNORED} <= plain
-    assert {".venv", "runs", "logs"} <= set(IGNORED)
+    assert {".venv", ".venv-site", "site", "runs", "logs"} <= set(IGNORED)
     assert ".git" not in IGNORED, "provenance needs the commit"
 
 

@@ -58,11 +58,13 @@ def in_processes(number: int, work: Callable[[Path], None], folder: Path) -> lis
             work(folder / str(index))
 
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=started, args=(index,)) for index in range(number)]
+    processes = [
+        context.Process(target=started, args=(index,), daemon=True) for index in range(number)
+    ]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * number
     return [folder / str(index) for index in range(number)]
 

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from g2lstm.gates import GATES
 from sources import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,6 +67,9 @@ def test_the_grid_is_planned_as_asked(project, line):
         {"03"} if settings.get("TASK") == "translation" else
         {"01"} if "CORPUS" in settings else {"01", "03"}
     )  # fmt: skip
+    others = [entry for entry in trained if entry.split(", ")[2] not in GATES]
+    language_models = settings.get("TASK") != "translation"
+    assert bool(others) == (language_models and settings.get("ABLATIONS") != "no")
     assert {int(entry.split()[-1]) for entry in trained} == (
         {1} if settings.get("SEEDS") else {1, 2, 3}
     )

@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import needs
 from g2lstm.experiments import configure, run_directory
 from sources import ROOT
 
+LONG = 400  # seconds that either half may take at most
 NOTEBOOK = "results/quick/notebooks/01_language_model_two texts_gumbel_seed-1.ipynb"
 
 
@@ -72,16 +74,18 @@ def texts(folder: Path) -> Path:
 
 def killed(project: Project, process: subprocess.Popen) -> str:
     """The id of the job of this project, which is killed after the first epoch of its run."""
-    deadline = time.monotonic() + 240
-    while not (project.run / "state/checkpoint.safetensors").exists():
+    deadline = time.monotonic() + LONG
+    while not (project.run / "metrics.jsonl").exists():  # written after the first epoch
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the run has no checkpoint"
+        assert time.monotonic() < deadline, "the run has no finished epoch"
         time.sleep(0.1)
     queue = ("squeue", "--noheader", "--format=%i %k %Z")
     jobs = subprocess.run(queue, capture_output=True, text=True, check=True).stdout
     pattern = rf"^(\d+) rule_language_model_run_gumbel\S* {re.escape(str(project.folder))}$"
     (job,) = re.findall(pattern, jobs, re.MULTILINE)
     subprocess.run(["scancel", "--full", "--signal=KILL", job], check=True)
+    epochs = len((project.run / "metrics.jsonl").read_text().splitlines())
+    assert epochs < configure().training.epochs, "the run was over before the kill"
     return job
 
 
@@ -94,12 +98,14 @@ def test_a_killed_job_goes_on_and_its_results_are_those_of_a_local_run(tmp_path)
     try:
         job = killed(cluster, on_cluster)
         outputs = {
-            name: p.communicate(timeout=240)[0]
+            name: p.communicate(timeout=LONG)[0]
             for name, p in (("cluster", on_cluster), ("local", here))
         }
     finally:
         for process in (on_cluster, here):
-            process.terminate()
+            if process.poll() is None:  # on Ctrl-C Snakemake cancels what it has submitted
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
     assert here.returncode == 0, outputs["local"]
     assert on_cluster.returncode == 0, outputs["cluster"]
     assert f"SLURM-job '{job}' failed" in outputs["cluster"]

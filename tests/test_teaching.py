@@ -101,6 +101,12 @@ def test_minutes_of_the_two_plans_add_up():
         assert sum(map(int, re.findall(r"^\| (\d+) \|", part, re.MULTILINE))) == length
 
 
+def test_the_exercises_take_as_long_as_the_plan_says():
+    text = (ROOT / "notebooks/10_exercises.ipynb").read_text(encoding="utf-8")
+    planned = re.findall(r"^\| (\d+) \| exercise \d", TEACHING, re.MULTILINE)
+    assert re.findall(r"(\d+) minutes\.\)\*", text) == planned
+
+
 @pytest.mark.parametrize("text", [CHEATSHEET, TEACHING], ids=["cheatsheet", "teaching"])
 def test_links_lead_somewhere(text):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):

@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from needs import missing
+
+expect.set_options(timeout=60_000)  # milliseconds: the machine may be busy
 
 COMMANDS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -36,6 +38,7 @@ def browser():
 def page(browser: Browser, tmp_path):
     """An empty page; what it shows when the test fails is kept below tmp_path."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
     yield page
     page.context.close()
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from needs import missing
 from sources import ROOT
 
 WALKTHROUGH = "notebooks/00_gumbel_gates.ipynb"
-START, RUN, REDRAW = 60, 90, 20  # seconds that each may take at most
+START, RUN, REDRAW = 120, 300, 60  # seconds that each may take at most
 
 # No question about news; all cells in the page at once, seen or not.
 SETTINGS = {
@@ -51,7 +52,7 @@ class Server(NamedTuple):
 
     def status(self, method: str, path: str, token: str = "") -> int:
         """HTTP status of an answer; redirections are not followed."""
-        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=10)
+        connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=START)
         connection.request(method, path, headers={"Authorization": f"token {token}"})
         status = connection.getresponse().status
         connection.close()
@@ -219,11 +220,12 @@ def test_server_and_kernel_listen_on_this_machine_only(server):
     while len(addresses) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
         for one in (process, *process.children(recursive=True)):
-            ports = [c for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-            if ports:
-                addresses[one.pid] = {port.laddr.ip for port in ports}
+            with suppress(psutil.NoSuchProcess):
+                ports = [c for c in one.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+                if ports:
+                    addresses[one.pid] = {port.laddr.ip for port in ports}
     assert addresses[server.pid] == {"127.0.0.1"}
-    assert len(addresses) == 2, "the kernel listens too"
+    assert len(addresses) >= 2, "the kernel listens too"
     assert all(ips == {"127.0.0.1"} for ips in addresses.values())
 
 

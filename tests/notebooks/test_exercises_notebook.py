@@ -12,16 +12,11 @@ SMALL = {"seeds": [1, 2], "train_tokens": 2_000, "units": 8}
 TASKS = ["1a", "1b", "2a", "2b", "3", "4", "5a", "5b", "5c", "6a", "6b"]
 DECISION = r"(LSTM|G2-LSTM): effects (-?\d\.\d\d, -?\d\.\d\d): (.+)"
 
+UNDECIDED = DECISION.replace("-?\\d\\.\\d\\d, -?\\d\\.\\d\\d", "[^:]*")
+
 
 def verdicts(notebook):
     return re.findall(r"^Exercise (\w+): (right|wrong|not solved yet)\.", shown(notebook), re.M)
-
-
-def test_unsolved_it_runs_to_its_end(tmp_path):
-    notebook = execute("10_exercises", tmp_path, SMALL)
-    assert verdicts(notebook) == [(task, "not solved yet") for task in TASKS]
-    assert "0 of 11 tasks are right" in shown(notebook)
-    assert [found[2] for found in re.findall(DECISION, shown(notebook))] == ["solve 6b to see"] * 2
 
 
 def test_its_own_solutions_are_right_and_decide_from_what_is_measured(tmp_path):
@@ -64,6 +59,8 @@ def test_the_committed_notebook_is_unsolved_and_was_run_in_order():
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert verdicts(notebook) == [(task, "not solved yet") for task in TASKS]
+    assert "0 of 11 tasks are right" in shown(notebook)
+    assert [found[2] for found in re.findall(UNDECIDED, shown(notebook))] == ["solve 6b to see"] * 2
     starters = [cell.source for cell in cells if "exercise" in cell.metadata.get("tags", [])]
     assert len(starters) == len(TASKS)
     assert all(source.endswith("\n    raise NotImplementedError") for source in starters)
