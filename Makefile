@@ -76,7 +76,7 @@ bench: $(INSTALLED) ## measure the layer's speed against torch.nn.LSTM
 
 clean: ## remove .venv, the site, caches and logs; runs/ and results/ stay
 	rm -rf $(VENV) $(SITE_VENV) site logs *.egg-info .pytest_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define CHECK_PYTHON
 @command -v "$(PYTHON)" > /dev/null || { \

@@ -35,8 +35,12 @@ from g2lstm.results import FIGURES, TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
 
-# What the notebooks use.
-MODULES = sorted(map(str, Path("g2lstm").glob("*.py")))
+# What the grid's notebooks use: all modules but those of the command line and of the exercises.
+OTHER_MODULES = {
+    "__main__", "command_line", "commands", "exercises", "feedback", "listing", "release",
+    "saved_models", "verification", "record_checks", "rebuilding",
+}  # fmt: skip
+MODULES = sorted(str(p) for p in Path("g2lstm").glob("*.py") if p.stem not in OTHER_MODULES)
 
 
 def option(name, default=None):
@@ -114,13 +118,18 @@ NEEDS = {
 }
 
 
-def needs(kind):
+def needs(kind, processes=1):
     """The resources of a job of this kind, with more memory at each new attempt.
 
-    GPUs are a matter of the profile, but for jobs that never use one.
+    GPUs are a matter of the profile, but for jobs that never use one, or train in several processes.
     """
     memory, minutes = NEEDS[PRESET][kind]
-    resources = {"mem_mb": lambda wildcards, attempt: attempt * memory, "runtime": minutes}
+    resources = {
+        "mem_mb": lambda wildcards, attempt: attempt * processes * memory,
+        "runtime": minutes,
+    }
+    if processes > 1:
+        resources |= {"gpu": processes, "nodes": 1}
     return resources | ({"gpu": 0} if kind == "read" else {})
 
 
@@ -137,7 +146,7 @@ mv {log:q}.ipynb {output.notebook:q}
 """
 EXECUTE = LOCK + NOTEBOOK
 # Several processes train first; the notebook then finds the run done.
-TOGETHER = LOCK + "{sys.executable:q} -m torch.distributed.run {params.train:q} > {log:q}.train 2>&1" + NOTEBOOK
+TOGETHER = LOCK + "{sys.executable:q} -m torch.distributed.run {params.train:q} > {log:q} 2>&1" + NOTEBOOK
 
 
 def corpus_files(example):
@@ -279,7 +288,7 @@ for task, example in EXAMPLES.items():
                 train=lambda wildcards, run=run: run_in_processes(run, int(wildcards.seed)),
             threads: run.processes
             resources:
-                **needs("run") | ({"gpu": run.processes} if run.processes > 1 else {}),
+                **needs("run", run.processes),
             log:
                 LOGS / f"{name}.log",
             shell:

@@ -17,9 +17,9 @@ from g2lstm.beam_search import translate as search
 from g2lstm.checkpoint import CheckpointError
 from g2lstm.compression import CompressionError, Round, RoundClip
 from g2lstm.corpus_sources import CorpusError, read_lines
-from g2lstm.data_parallel import joined, rank
+from g2lstm.data_parallel import ProcessesError, joined, rank
 from g2lstm.evaluation import evaluate, evaluate_with_cache
-from g2lstm.experiments import configure, run_directory
+from g2lstm.experiments import command, configure, run_directory
 from g2lstm.listing import METRICS, in_words, list_runs
 from g2lstm.manifest import write_manifest
 from g2lstm.parameters import ParameterError
@@ -35,7 +35,7 @@ OK, FAILED, INTERRUPTED = 0, 1, 130
 # Errors that are about what was asked for, not about this program.
 EXPECTED = (
     ParameterError, RunError, ModelError, CorpusError, CheckpointError, CompressionError,
-    TrainingDivergedError, OSError,
+    TrainingDivergedError, ProcessesError, OSError,
 )  # fmt: skip
 
 
@@ -192,19 +192,22 @@ def train(options: Namespace) -> int:
         overrides=dict(_setting(text) for text in options.set),
     )
     directory = run_directory(configuration)
-    try:
-        with joined():
+    with joined():
+        first = rank() == 0
+        try:
             experiment = prepare(configuration)
-            if rank() > 0:
+            if not first:
                 follow(experiment)
                 return OK
             run = train_or_load(experiment, progress_bar=not options.quiet)
-    except KeyboardInterrupt:
-        say(
-            f"stopped; {directory} keeps what is done. The same command goes on after the last "
-            f"finished epoch: {_again()}"
-        )
-        return INTERRUPTED
+        except KeyboardInterrupt:
+            again = _again() if configuration.processes == 1 else command(configuration)
+            if first:
+                say(
+                    f"stopped; {directory} keeps what is done. The same command goes on after the "
+                    f"last finished epoch: {again}"
+                )
+            return INTERRUPTED
     for name, label in METRICS.items():
         if name in run.summary:
             print(f"{label}: {_number(run.summary[name])}")

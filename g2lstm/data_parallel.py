@@ -1,8 +1,8 @@
 """Training in several processes, each with its share of every batch.
 
 torchrun starts the processes; each has the whole model. The gradient of a step is the sum over the
-processes, so that a step is that of one process with the same batch. In a process of its own all
-of this does nothing.
+processes, so that a step is that of one process with the same batch, but for dropout and gate
+noise, of which each draws its own. In a process of its own all of this does nothing.
 """
 
 import os
@@ -13,6 +13,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+class ProcessesError(RuntimeError):
+    """There are more processes on this machine than it has GPUs."""
 
 
 def world_size() -> int:
@@ -33,7 +37,7 @@ def joined(backend: str | None = None) -> Iterator[None]:
         backend: of torch.distributed; default: "nccl" where there is a GPU, otherwise "gloo".
 
     Raises:
-        RuntimeError: there are fewer GPUs than processes on this machine.
+        ProcessesError: there are fewer GPUs than processes on this machine.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -41,7 +45,10 @@ def joined(backend: str | None = None) -> Iterator[None]:
     if torch.cuda.is_available():
         local, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= gpus:
-            raise RuntimeError(f"process {local} has no GPU, there are {gpus}: start {gpus}")
+            raise ProcessesError(
+                f"{os.environ['WORLD_SIZE']} processes need a GPU each, this machine has {gpus}: "
+                f"start {gpus}, with the setting processes={gpus}"
+            )
         torch.cuda.set_device(local)
     dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
     try:

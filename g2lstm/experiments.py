@@ -356,6 +356,11 @@ def _check_data(configuration: Configuration) -> None:
     for name, least in (("max_length", 1), ("beam_size", 1), ("merges", 0), ("length_penalty", 0)):
         if name in settings and not least <= settings[name] < math.inf:
             raise ParameterError(f"{name} must be at least {least}, got {settings[name]!r}")
+    strands = getattr(configuration.training, "batch_size", 0)
+    if strands % configuration.processes:
+        raise ParameterError(
+            f"batch_size={strands} must be a multiple of processes={configuration.processes}"
+        )
     if configuration.model.get("share_embeddings") and not settings["joint"]:
         raise ParameterError("share_embeddings=True needs joint=True: one vocabulary for both")
 

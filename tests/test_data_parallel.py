@@ -16,7 +16,15 @@ import torch
 
 from g2lstm import data_parallel
 from g2lstm.batches import Pairs
-from g2lstm.data_parallel import computed_by_first, joined, rank, reseed, sum_gradients, world_size
+from g2lstm.data_parallel import (
+    ProcessesError,
+    computed_by_first,
+    joined,
+    rank,
+    reseed,
+    sum_gradients,
+    world_size,
+)
 from g2lstm.experiments import command as command_of
 from g2lstm.experiments import configure
 from g2lstm.language_model import LanguageModel
@@ -176,8 +184,8 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(data_parallel.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(data_parallel.torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(RuntimeError, match="process 1 has no GPU, there are 1: start 1"), joined():
-        pass
+    with pytest.raises(ProcessesError, match=r"2 processes need .* this machine has 1: start 1"):
+        joined().__enter__()
 
 
 def test_torchrun_trains_a_run_that_one_process_then_finds(tmp_path, monkeypatch):

@@ -220,3 +220,10 @@ def test_noise_eps_is_a_setting_of_the_gumbel_gate_only():
     assert configure(gate="gumbel", overrides={"noise_eps": 0.01}).model["noise_eps"] == 0.01
     with pytest.raises(ParameterError, match="noise_eps has no effect with gate='sharpened'"):
         configure(gate="sharpened", overrides={"noise_eps": 0.01})
+
+
+def test_strands_are_shared_out_evenly_among_the_processes():
+    with pytest.raises(ParameterError, match="batch_size=20 must be a multiple of processes=3"):
+        configure(overrides={"processes": 3})
+    assert configure(overrides={"processes": 4}).processes == 4
+    assert configure(task="translation", overrides={"processes": 3}).processes == 3
