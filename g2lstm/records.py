@@ -25,6 +25,13 @@ class RunError(RuntimeError):
     """A run is missing, damaged, or already under way."""
 
 
+# What reading a damaged record, or working with what it holds, may raise.
+DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+    RunError,
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Run:
     """A finished run as its directory records it."""
