@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
     except commands.EXPECTED as error:
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
+            text = f"{error.filename or 'standard output'}: {error.strerror}"
         print(f"g2lstm: error: {' '.join(text.split())}", file=sys.stderr)
         return WRONG
 

@@ -22,11 +22,12 @@ from g2lstm.evaluation import evaluate, evaluate_with_cache
 from g2lstm.experiments import configure, run_directory
 from g2lstm.listing import METRICS, in_words, list_runs
 from g2lstm.manifest import MANIFEST, write_manifest
+from g2lstm.model_folders import ModelError
 from g2lstm.parameters import ParameterError
-from g2lstm.records import RunError
+from g2lstm.records import CONFIG, RunError
 from g2lstm.release import release as write_release
 from g2lstm.runs import follow, prepare, train_or_load
-from g2lstm.saved_models import CONFIG, ModelError, encode_text, open_model, save_compressed
+from g2lstm.saved_models import encode_text, open_model, save_compressed
 from g2lstm.subwords import END, UNKNOWN
 from g2lstm.training import TrainingDivergedError
 from g2lstm.verification import RESULTS

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from g2lstm.records import DAMAGED, read_record, read_run
+from g2lstm.records import CONFIG, DAMAGED, SUMMARY, WEIGHTS, read_record, read_run
 
 METRICS = {
     "valid_perplexity": "valid ppl",
@@ -66,7 +66,7 @@ def _entry(directory: Path, root: Path) -> dict[str, Any]:
         "epochs": 0,
         "of_epochs": None,
         "problem": None,
-        "weights": (directory / "model.safetensors").is_file(),
+        "weights": (directory / WEIGHTS).is_file(),
         "metrics": {},
     }
     try:
@@ -76,9 +76,9 @@ def _entry(directory: Path, root: Path) -> dict[str, Any]:
 
 
 def _state(directory: Path) -> dict[str, Any]:
-    config = read_record(directory / "config.json")
+    config = read_record(directory / CONFIG)
     asked = config["training"]["epochs"] + config["training"]["finetune_epochs"]
-    if not (directory / "summary.json").exists():
+    if not (directory / SUMMARY).exists():
         metrics = directory / "metrics.jsonl"
         lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
         epochs = len([json.loads(line) for line in lines])

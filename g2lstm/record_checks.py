@@ -11,7 +11,7 @@ from typing import Any
 from g2lstm.analysis import default_runs
 from g2lstm.experiments import arguments_of, configure, run_directory
 from g2lstm.files import read_json
-from g2lstm.records import BLEU_STATISTICS, MEASUREMENTS, Run, read_bleu_statistics
+from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
 from g2lstm.scoring import bleu_from_statistics
 
 CHECKSUM = re.compile("[0-9a-f]{64}")
@@ -149,7 +149,7 @@ def _metrics_problems(run: Run) -> list[str]:
 
 def measurement_problems(path: Path) -> list[str]:
     """Where a measurement does not belong to the run in whose folder it lies."""
-    record, config = read_json(path), read_json(path.parents[1] / "config.json")
+    record, config = read_json(path), read_json(path.parents[1] / CONFIG)
     problems = [f"its provenance {p}" for p in provenance_problems(record["provenance"])]
     checks = {
         f"does not lie in {MEASUREMENTS}/": path.parent.name == MEASUREMENTS,

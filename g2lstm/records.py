@@ -12,7 +12,9 @@ from g2lstm.experiments import ParameterError, command, configure, run_directory
 from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
-RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
+CONFIG, SUMMARY, PROVENANCE = "config.json", "summary.json", "provenance.json"
+WEIGHTS = "model.safetensors"  # those that were best on the validation text
+RECORDS = (CONFIG, "metrics.jsonl", SUMMARY, PROVENANCE)
 # Folder of what was measured on the weights afterwards, see `measurements`.
 MEASUREMENTS = "measurements"
 # Further records of a translation.

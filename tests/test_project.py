@@ -82,6 +82,7 @@ LAYERS = (
     "rebuilding",
     "record_checks",
     "verification",
+    "model_folders",
     "saved_models",
     "release",
     "listing",
