@@ -14,7 +14,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(OSError):
-    """A file cannot be written or deleted; says why and what to do. What it held is intact."""
+    """A file cannot be written or deleted; says why and what to do.
+
+    What a file held is intact; a folder that cannot be deleted may have lost a part.
+    """
 
 
 @contextmanager
@@ -84,7 +87,7 @@ def remove(path: Path | str) -> None:
     """Delete a file or a folder with all it holds, if it is there.
 
     Raises:
-        WriteError: it cannot be deleted.
+        WriteError: it cannot be deleted; a part of a folder may be gone.
     """
     path = Path(path)
     try:
