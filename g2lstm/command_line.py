@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Callable
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+from g2lstm.exit_codes import FAILED, INTERRUPTED, WRONG
+
 MODEL = "a run directory with its weights, or the folder of a released or compressed model"
 
 

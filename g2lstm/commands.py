@@ -19,6 +19,7 @@ from g2lstm.compression import CompressionError, Round, RoundClip
 from g2lstm.corpus_sources import CorpusError, read_lines
 from g2lstm.data_parallel import joined, rank
 from g2lstm.evaluation import evaluate, evaluate_with_cache
+from g2lstm.exit_codes import FAILED, INTERRUPTED, OK
 from g2lstm.experiments import configure, run_directory
 from g2lstm.listing import METRICS, in_words, list_runs
 from g2lstm.manifest import MANIFEST, write_manifest
@@ -33,7 +34,6 @@ from g2lstm.training import TrainingDivergedError
 from g2lstm.verification import RESULTS
 from g2lstm.verification import verify as check_results
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
 # Errors that are about what was asked for, not about this program.
 EXPECTED = (
     ParameterError, RunError, ModelError, CorpusError, CheckpointError, CompressionError,

@@ -126,7 +126,7 @@ def _metrics_problems(run: Run) -> list[str]:
     seconds = sum(row["seconds"] for row in rows)
     training = run.config["training"]
     checks = {
-        f"metrics.jsonl has {len(rows)} lines for {summary['epochs']} epochs": (
+        f"metrics.jsonl does not number its epochs from 1 to {summary['epochs']}": (
             [row["epoch"] for row in rows] == list(range(1, summary["epochs"] + 1))
         ),
         "metrics.jsonl has more epochs than config.json asks for": (

@@ -117,6 +117,14 @@ def test_an_edited_summary_even_if_sealed(copy, change):
     }
 
 
+def test_epochs_out_of_order(copy, change):
+    change(
+        f"{SIGMOID}/metrics.jsonl", lambda content: content.replace(b'"epoch": 2,', b'"epoch": 3,')
+    )
+    problem = "metrics.jsonl does not number its epochs from 1 to 10"
+    assert failures(copy)[RUNS] == [(SIGMOID, problem)]
+
+
 def test_a_missing_and_an_extra_file(copy, change):
     change(f"{FIGURE}.svg", None)
     change("tables/extra.csv", lambda content: b"1,2\n")
