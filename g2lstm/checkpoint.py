@@ -91,9 +91,9 @@ def load_checkpoint(
                     state.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({"state": state, "param_groups": saved["param_groups"]})
             torch.set_rng_state(tensors["random.cpu"])
-            states = [value for name, value in tensors.items() if name.startswith("random.cuda.")]
-            if states and torch.cuda.is_available():
-                torch.cuda.set_rng_state_all(states)
+            if torch.cuda.is_available():  # perhaps fewer GPUs than when it was saved
+                names = [f"random.cuda.{index}" for index in range(torch.cuda.device_count())]
+                torch.cuda.set_rng_state_all([tensors[name] for name in names if name in tensors])
         except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise CheckpointError(f"{path} holds no state for this optimiser: {error}") from error
     return header["progress"]

@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Callable
 
-OK, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+from g2lstm.exit_codes import FAILED, INTERRUPTED, WRONG
+
 MODEL = "a run directory with its weights, or the folder of a released or compressed model"
 
 
@@ -38,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     except commands.EXPECTED as error:
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
-            text = f"{error.filename}: {error.strerror}"
+            text = f"{error.filename or 'standard output'}: {error.strerror}"
         print(f"g2lstm: error: {' '.join(text.split())}", file=sys.stderr)
         return WRONG
 

@@ -19,19 +19,21 @@ from g2lstm.compression import CompressionError, Round, RoundClip
 from g2lstm.corpus_sources import CorpusError, read_lines
 from g2lstm.data_parallel import ProcessesError, joined, rank
 from g2lstm.evaluation import evaluate, evaluate_with_cache
+from g2lstm.exit_codes import FAILED, INTERRUPTED, OK
 from g2lstm.experiments import command, configure, run_directory
 from g2lstm.listing import METRICS, in_words, list_runs
-from g2lstm.manifest import write_manifest
+from g2lstm.manifest import MANIFEST, write_manifest
+from g2lstm.model_folders import ModelError
 from g2lstm.parameters import ParameterError
-from g2lstm.records import RunError
+from g2lstm.records import CONFIG, RunError
 from g2lstm.release import release as write_release
 from g2lstm.runs import follow, prepare, train_or_load
-from g2lstm.saved_models import ModelError, encode_text, open_model, save_compressed
+from g2lstm.saved_models import encode_text, open_model, save_compressed
 from g2lstm.subwords import END, UNKNOWN
 from g2lstm.training import TrainingDivergedError
+from g2lstm.verification import RESULTS
 from g2lstm.verification import verify as check_results
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
 # Errors that are about what was asked for, not about this program.
 EXPECTED = (
     ParameterError, RunError, ModelError, CorpusError, CheckpointError, CompressionError,
@@ -237,11 +239,15 @@ def _setting(text: str) -> tuple[str, Any]:
 
 def _published() -> list[Path]:
     results = Path(os.environ.get("G2LSTM_RESULTS") or "results")
-    found = [path.parent for path in sorted(results.glob("*/runs"))]
-    found += [path.parent for path in sorted(Path("models").glob("*/config.json"))]
+    found = [*_holding(results, *RESULTS, MANIFEST), *_holding(Path("models"), CONFIG, MANIFEST)]
     if not found:
         raise ModelError(f"{results} holds no results: go to the project's folder, or name one")
     return found
+
+
+def _holding(folder: Path, *names: str) -> list[Path]:
+    """The folders in a folder that hold one of these at least: what is missing is found too."""
+    return sorted({path.parent for name in names for path in folder.glob(f"*/{name}")})
 
 
 def _standard_input() -> list[str]:

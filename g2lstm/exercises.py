@@ -398,6 +398,9 @@ def check_decide(decide: Callable) -> str:
     t = stats.t.ppf(0.975, 2)
     right = decisions(lambda case: t * stats.sem(case))
     given = [decide(case) for case in cases]
+    for answer in given:
+        if not isinstance(answer, str):
+            raise WrongError(f"It returns {type(answer).__name__}, not one of the three texts.")
     if given == right:
         return "One seed never decides, and three only when they agree well."
     mistakes = {

@@ -14,7 +14,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class WriteError(OSError):
-    """A file cannot be written or deleted; says why and what to do. What it held is intact."""
+    """A file cannot be written or deleted; says why and what to do.
+
+    What a file held is intact; a folder that cannot be deleted may have lost a part.
+    """
 
 
 @contextmanager
@@ -64,11 +67,27 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path | str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        OSError: the file is missing or cannot be read.
+        ValueError: it holds something else; names it.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is no JSON object, but of type {type(value).__name__}")
+    return value
+
+
 def remove(path: Path | str) -> None:
     """Delete a file or a folder with all it holds, if it is there.
 
     Raises:
-        WriteError: it cannot be deleted.
+        WriteError: it cannot be deleted; a part of a folder may be gone.
     """
     path = Path(path)
     try:

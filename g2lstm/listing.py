@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from g2lstm.records import RunError, read_run
+from g2lstm.records import CONFIG, DAMAGED, SUMMARY, WEIGHTS, read_record, read_run
 
 METRICS = {
     "valid_perplexity": "valid ppl",
@@ -61,33 +61,30 @@ def _entry(directory: Path, root: Path) -> dict[str, Any]:
         "corpus": corpus,
         "preset": preset,
         "settings": settings,
-        "seed": int(number) if number.isdigit() else None,
+        "seed": int(number) if number.isdecimal() else None,
         "state": "damaged",
         "epochs": 0,
         "of_epochs": None,
         "problem": None,
-        "weights": (directory / "model.safetensors").is_file(),
+        "weights": (directory / WEIGHTS).is_file(),
         "metrics": {},
     }
     try:
         return entry | _state(directory)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RunError) as error:
+    except DAMAGED as error:
         return entry | {"problem": f"{type(error).__name__}: {error}"}
 
 
 def _state(directory: Path) -> dict[str, Any]:
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    config = read_record(directory / CONFIG)
     asked = config["training"]["epochs"] + config["training"]["finetune_epochs"]
-    if not (directory / "summary.json").exists():
+    if not (directory / SUMMARY).exists():
         metrics = directory / "metrics.jsonl"
         lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
         epochs = len([json.loads(line) for line in lines])
         return {"state": "begun", "epochs": epochs, "of_epochs": asked}
     run = read_run(directory)
     about = {"epochs": len(run.metrics), "of_epochs": asked}
-    if run.summary["epochs"] != len(run.metrics):
-        problem = f"summary.json says {run.summary['epochs']} epochs, metrics.jsonl has"
-        return about | {"problem": f"{problem} {len(run.metrics)}"}
     metrics = {name: run.summary[name] for name in METRICS if name in run.summary}
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad or not metrics:

@@ -1,13 +1,14 @@
 """A folder's manifest: size and sha256 of every file in it, so that a change is seen."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from g2lstm.files import write_json
+from g2lstm.files import read_json, write_json
 
 MANIFEST = "manifest.json"
+# Not listed: the manifest itself, and what `make report` leaves beside the results.
+UNSEALED = {MANIFEST, "report.html"}
 FORMAT = "g2lstm manifest 1"
 
 
@@ -19,13 +20,13 @@ def is_hidden(path: Path) -> bool:
 def listed_files(folder: Path | str) -> dict[str, dict[str, Any]]:
     """``bytes`` and ``sha256`` of every file in the folder, by its path in it with "/".
 
-    The manifest itself and hidden files are left out.
+    Hidden files and those named by `UNSEALED` are left out.
     """
     folder = Path(folder)
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
-        if path.is_file() and not is_hidden(name) and name != Path(MANIFEST):
+        if path.is_file() and not is_hidden(name) and name.as_posix() not in UNSEALED:
             content = path.read_bytes()
             found[name.as_posix()] = {
                 "bytes": len(content),
@@ -59,7 +60,7 @@ def differences(folder: Path | str) -> list[tuple[str, str]]:
     """
     path = Path(folder) / MANIFEST
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"its format is {content['format']!r}")
         wanted = {

@@ -43,7 +43,10 @@ def candidates(namespace: Mapping[str, Any], known: Iterable[str]) -> list[str]:
     cells = namespace.get("In", [])  # sources of the cells so far, the running one last
     if not any("check_parameters(" in cell for cell in cells[:-1]):
         return list(namespace)
-    nodes = ast.walk(ast.parse(cells[-2]))
+    try:
+        nodes = ast.walk(ast.parse(cells[-2]))
+    except SyntaxError:  # it did not run, so it has set nothing
+        return []
     names = [n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
     return names if set(names) & set(known) else []
 

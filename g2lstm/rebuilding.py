@@ -24,6 +24,7 @@ from g2lstm.analysis import (
 )
 from g2lstm.case_study import ALIGNMENT
 from g2lstm.experiments import arguments_of, configure
+from g2lstm.files import read_json
 from g2lstm.gate_profile import GATE_PROFILE
 from g2lstm.gate_tables import contrasts_frame, gate_table, profile_frame, units_table
 from g2lstm.plots import save_table
@@ -94,7 +95,7 @@ def table_differences(folder: Path, name: str, maker: str, runs: Runs) -> list[s
         OSError, ValueError, LookupError, RunError: a file or record is missing or damaged.
     """
     path = folder / "tables" / name
-    record = json.loads(Path(f"{path}.provenance.json").read_text(encoding="utf-8"))
+    record = read_json(f"{path}.provenance.json")
     frame = MAKERS[maker](study_of(runs, record["runs"]))
     with tempfile.TemporaryDirectory() as scratch:
         save_table(frame, Path(scratch) / "table", {})
@@ -112,7 +113,7 @@ def report_differences(folder: Path, runs: Runs) -> list[str]:
     Raises:
         OSError, ValueError, LookupError, RunError: a file or record is missing or damaged.
     """
-    claims = json.loads((folder / "claims.json").read_text(encoding="utf-8"))
+    claims = read_json(folder / "claims.json")
     sources: dict[str, list[dict[str, Any]]] = {}
     for source in claims["provenance"]["runs"]:
         sources.setdefault(str(Path(source["run"]).parents[1]), []).append(source)
@@ -149,7 +150,7 @@ def _same(one: Any, other: Any) -> bool:
         return True
     try:
         return math.isclose(float(one), float(other), rel_tol=TOLERANCE, abs_tol=1e-12)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

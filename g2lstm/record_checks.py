@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from g2lstm.analysis import default_runs
 from g2lstm.experiments import arguments_of, configure, run_directory
-from g2lstm.records import BLEU_STATISTICS, MEASUREMENTS, Run, read_bleu_statistics
+from g2lstm.files import read_json
+from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
 from g2lstm.scoring import bleu_from_statistics
 
 CHECKSUM = re.compile("[0-9a-f]{64}")
@@ -66,6 +68,23 @@ def provenance_problems(record: Any, runs: Mapping[str, Run] | None = None) -> l
     return problems
 
 
+def left_out(record: Mapping[str, Any], runs: Mapping[str, Run], about: str) -> list[str]:
+    """A problem for each run in default settings that a provenance should name, but does not.
+
+    Args:
+        record: with ``runs``.
+        runs: those there are, by their place.
+        about: how the places of those begin that it is about: "<task>/<corpus>/".
+    """
+    named = {source["run"] for source in record["runs"]}
+    wanted = {place: run for place, run in runs.items() if place.startswith(about)}
+    return [
+        f"leaves out {place}"
+        for place, run in wanted.items()
+        if place not in named and default_runs([run])
+    ]
+
+
 def run_problems(run: Run) -> list[str]:
     """Where the records of a published run contradict each other or the place they lie in."""
     directory = run.directory
@@ -107,7 +126,7 @@ def _metrics_problems(run: Run) -> list[str]:
     seconds = sum(row["seconds"] for row in rows)
     training = run.config["training"]
     checks = {
-        f"metrics.jsonl has {len(rows)} lines for {summary['epochs']} epochs": (
+        f"metrics.jsonl does not number its epochs from 1 to {summary['epochs']}": (
             [row["epoch"] for row in rows] == list(range(1, summary["epochs"] + 1))
         ),
         "metrics.jsonl has more epochs than config.json asks for": (
@@ -130,8 +149,7 @@ def _metrics_problems(run: Run) -> list[str]:
 
 def measurement_problems(path: Path) -> list[str]:
     """Where a measurement does not belong to the run in whose folder it lies."""
-    record = json.loads(path.read_text(encoding="utf-8"))
-    config = json.loads((path.parents[1] / "config.json").read_text(encoding="utf-8"))
+    record, config = read_json(path), read_json(path.parents[1] / CONFIG)
     problems = [f"its provenance {p}" for p in provenance_problems(record["provenance"])]
     checks = {
         f"does not lie in {MEASUREMENTS}/": path.parent.name == MEASUREMENTS,
@@ -153,7 +171,7 @@ def figure_problems(path: Path, runs: Mapping[str, Run]) -> list[str]:
     problems = missing(path, ("png", "svg", "provenance.json"))
     if problems:
         return problems
-    record = json.loads(Path(f"{path}.provenance.json").read_text(encoding="utf-8"))
+    record = read_json(f"{path}.provenance.json")
     problems = [f"its provenance {problem}" for problem in provenance_problems(record, runs)]
     content = Path(f"{path}.png").read_bytes()
     start = content.find(PNG_TEXT)
@@ -176,8 +194,10 @@ def missing(path: Path, suffixes: Iterable[str]) -> list[str]:
 
 def notebook_problems(path: Path) -> list[str]:
     """What an executed notebook lacks: a cell that did not run, or ended with an error."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook = read_json(path)
     problems = []
+    if not any(cell.get("execution_count") for cell in notebook["cells"]):
+        problems.append("no cell was executed")
     if notebook["metadata"].get("papermill", {}).get("exception"):
         problems.append("papermill says that it ended with an error")
     for number, cell in enumerate(notebook["cells"], start=1):

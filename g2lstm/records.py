@@ -12,7 +12,9 @@ from g2lstm.experiments import ParameterError, command, configure, run_directory
 from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
-RECORDS = ("config.json", "metrics.jsonl", "summary.json", "provenance.json")
+CONFIG, SUMMARY, PROVENANCE = "config.json", "summary.json", "provenance.json"
+WEIGHTS = "model.safetensors"  # those that were best on the validation text
+RECORDS = (CONFIG, "metrics.jsonl", SUMMARY, PROVENANCE)
 # Folder of what was measured on the weights afterwards, see `measurements`.
 MEASUREMENTS = "measurements"
 # Further records of a translation.
@@ -23,6 +25,13 @@ TRANSLATION_RECORDS = (BLEU_STATISTICS, TRANSLATIONS, SOURCE_SUBWORDS, TARGET_SU
 
 class RunError(RuntimeError):
     """A run is missing, damaged, or already under way."""
+
+
+# What reading a damaged record, or working with what it holds, may raise.
+DAMAGED = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+    RunError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

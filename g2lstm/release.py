@@ -8,20 +8,12 @@ import pandas as pd
 
 from g2lstm.experiments import command
 from g2lstm.manifest import listed_files, write_manifest
+from g2lstm.model_folders import ModelError, new_folder
 from g2lstm.plots import GATE_LABELS
-from g2lstm.records import Run, read_run
-from g2lstm.saved_models import (
-    CONFIG,
-    PROVENANCE,
-    WEIGHTS,
-    ModelError,
-    SavedModel,
-    new_folder,
-    open_model,
-    save_vocabulary,
-)
+from g2lstm.records import CONFIG, PROVENANCE, SUMMARY, WEIGHTS, Run, read_run
+from g2lstm.saved_models import SavedModel, open_model, save_vocabulary
 
-SUMMARY, CARD = "summary.json", "README.md"
+CARD = "README.md"
 EMBEDDED = "grammar"  # the one corpus, of either task, that is our own
 METRICS = {
     "language-model": {

@@ -13,11 +13,7 @@ Such a folder (a released model, or what `save_compressed` writes) needs no corp
 A run directory of a language model has no vocabulary: that comes from its corpus.
 """
 
-import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,25 +22,22 @@ import pandas as pd
 import torch
 from torch import nn
 
+from g2lstm.checkpoint import CheckpointError
 from g2lstm.compression import Method, compress
 from g2lstm.corpora import END, UNKNOWN, Vocabulary, load_corpus
 from g2lstm.experiments import Configuration, arguments_of, build_model, configure
 from g2lstm.files import write_json
 from g2lstm.low_rank_lstm import factorise
-from g2lstm.manifest import MANIFEST, write_manifest
+from g2lstm.manifest import write_manifest
+from g2lstm.model_folders import ModelError, describing, new_folder, read_part
 from g2lstm.packing import compression_report, load_packed, save_packed
-from g2lstm.records import SOURCE_SUBWORDS, TARGET_SUBWORDS
+from g2lstm.records import CONFIG, PROVENANCE, SOURCE_SUBWORDS, TARGET_SUBWORDS, WEIGHTS
 from g2lstm.robustness import PAPER_MATRICES, describe
 from g2lstm.subwords import Subwords
 from g2lstm.training import load_best
 
-CONFIG, PROVENANCE, WEIGHTS = "config.json", "provenance.json", "model.safetensors"
 COMPRESSION, VOCABULARY = "compression.json", "vocabulary.json"
 VOCABULARY_FORMAT = "g2lstm vocabulary 1"
-
-
-class ModelError(RuntimeError):
-    """A folder holds no model, or one that does not fit what it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +80,19 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
         device: "cpu" or "cuda"; default: the GPU if there is one.
 
     Raises:
-        ModelError: there is no model in it; says what is missing.
+        ModelError: there is no model in it, or its files describe none; says what is wrong.
         CorpusError: a run's corpus cannot be loaded.
         CheckpointError: the weights are damaged or of another model.
     """
     directory = Path(directory)
-    config = _read(directory, CONFIG)
+    config = read_part(directory, CONFIG)
     if not (directory / WEIGHTS).exists():
         raise ModelError(
             f"{directory} holds no weights (published records come without): run it again with "
             f"g2lstm train, or name a folder that holds {WEIGHTS}"
         )
-    asked = configure(**arguments_of(config))
-    configuration = replace(asked, model=config["model"], evaluation=config["evaluation"])
+    with describing(directory / CONFIG, "model"):
+        configuration = _configuration(config)
     words = subwords = None
     if configuration.task == "translation":
         subwords = tuple(_subwords(directory / n) for n in (SOURCE_SUBWORDS, TARGET_SUBWORDS))
@@ -108,16 +101,20 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
         words = _words(directory, configuration)
         sizes = (len(words.vocabulary),)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model = build_model(configuration, *sizes, device=device)
+    with describing(directory / CONFIG, "model"):
+        model = build_model(configuration, *sizes, device=device)
     if (directory / COMPRESSION).exists():
-        how = _read(directory, COMPRESSION)
-        if how["rank"] is None:
-            model.temperature = how["temperature"]
-        else:
-            model = factorise(model, how["rank"], how["matrices"])
+        how = read_part(directory, COMPRESSION)
+        with describing(directory / COMPRESSION, "compressed model"):
+            if how["rank"] is None:
+                model.temperature = _temperature(how["temperature"])
+            else:
+                model = factorise(model, how["rank"], how["matrices"])
         load_packed(directory / WEIGHTS, model)
     else:
-        load_best(directory / WEIGHTS, model)
+        with describing(directory / WEIGHTS, "trained model", but=CheckpointError):
+            load_best(directory / WEIGHTS, model)
+            _temperature(model.temperature)
     return SavedModel(directory, configuration, model.eval(), words, subwords)
 
 
@@ -200,15 +197,9 @@ def save_compressed(
             shutil.copy(saved.directory / name, folder / name)
         save_vocabulary(saved, folder)
         save_packed(model, folder / WEIGHTS, rest)
-        report = pd.concat(
-            [
-                compression_report({"as it was": saved.model}),
-                compression_report({", ".join(how): model}, rest),
-            ],
-            ignore_index=True,
-        )
-        for share, column in (("relative size", "megabytes"), ("relative work", "flops_per_step")):
-            report[share] = report[column] / report[column].iloc[0]
+        report = compression_report({"as it was": saved.model, ", ".join(how): model})
+        report.loc[1, "megabytes"] = (folder / WEIGHTS).stat().st_size / 1e6
+        report["relative size"] = report["megabytes"] / report["megabytes"].iloc[0]
         about = {
             "how": ", ".join(how),
             "rank": rank,
@@ -231,33 +222,24 @@ def save_vocabulary(saved: SavedModel, folder: Path) -> None:
             subwords.save(folder / name)
 
 
-@contextmanager
-def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``out`` if all goes well, and is removed otherwise.
+def _configuration(config: dict[str, Any]) -> Configuration:
+    """That of the run, the sizes of the model as they were."""
+    asked = arguments_of(config)
+    model, evaluation = config["model"], config["evaluation"]
+    # As overrides, names, kinds and bounds are checked, and a model without memory is built.
+    configure(**asked | {"overrides": {**(asked.get("overrides") or {}), **model, **evaluation}})
+    return replace(configure(**asked), model=model, evaluation=evaluation)
 
-    Raises:
-        ModelError: ``out`` is there, and ``force`` is not set or it holds no model.
-    """
-    out = Path(out)
-    if out.exists() or out.is_symlink():
-        ours = out.is_dir() and (out / CONFIG).exists() and (out / MANIFEST).exists()
-        if not ours:
-            raise ModelError(f"{out} is there and holds no model of g2lstm: choose another name")
-        if not force:
-            raise ModelError(f"{out} is there: choose another name, or replace it with --force")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
-        folder = Path(scratch) / "new"
-        folder.mkdir()
-        yield folder
-        if out.exists():
-            out.rename(Path(scratch) / "old")
-        folder.rename(out)
+
+def _temperature(value: Any) -> float | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError(f"temperature must be a number, got {value!r}")
+    return value
 
 
 def _words(directory: Path, configuration: Configuration) -> Words:
     if (directory / VOCABULARY).exists():
-        content = _read(directory, VOCABULARY)
+        content = read_part(directory, VOCABULARY)
         try:
             if content["format"] != VOCABULARY_FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
@@ -265,8 +247,10 @@ def _words(directory: Path, configuration: Configuration) -> Words:
         except (ValueError, LookupError, TypeError) as error:
             raise ModelError(f"{directory / VOCABULARY} is no vocabulary: {error}") from error
     corpus = load_corpus(configuration.corpus)
-    known = _read(directory, PROVENANCE)["data"]["sha256"]
-    if corpus.checksums["train"] != known["train"]:
+    record = read_part(directory, PROVENANCE)
+    with describing(directory / PROVENANCE, "run"):
+        known = record["data"]["sha256"]["train"]
+    if corpus.checksums["train"] != known:
         raise ModelError(
             f"{directory} was trained on another text than {corpus.source} holds now, so its "
             "vocabulary is not known: run it again, or bring the text back"
@@ -278,18 +262,5 @@ def _words(directory: Path, configuration: Configuration) -> Words:
 def _subwords(path: Path) -> Subwords:
     try:
         return Subwords.load(path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"the vocabulary {path} is missing or damaged: {error}") from error
-
-
-def _read(directory: Path, name: str) -> dict[str, Any]:
-    try:
-        return json.loads((directory / name).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{directory} holds no model, for there is no {name} in it: name a run directory, such "
-            "as runs/<task>/<corpus>/<preset>/<gate>/seed-1 (g2lstm runs lists them), or a model's "
-            "folder"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{directory / name} cannot be read: {error}") from error

@@ -1,28 +1,37 @@
 """Verification of published results: every file, record, number, figure and notebook."""
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+from g2lstm.checkpoint import CheckpointError
+from g2lstm.corpus_sources import CorpusError
+from g2lstm.experiments import NOTEBOOKS, configure, gate_settings
+from g2lstm.files import read_json
+from g2lstm.gates import GATES
 from g2lstm.manifest import MANIFEST, differences, listed_files
+from g2lstm.presets import PRESETS
 from g2lstm.rebuilding import MAKERS, report_differences, table_differences
 from g2lstm.record_checks import (
     figure_problems,
+    left_out,
     measurement_problems,
     missing,
     notebook_problems,
     provenance_problems,
     run_problems,
 )
-from g2lstm.records import MEASUREMENTS, Run, RunError, read_run
+from g2lstm.records import DAMAGED, MEASUREMENTS, Run, read_run
 from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
 
 Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wrong with it
-DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RunError)
+RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model
+# A measurement that does not fit its run is made anew where there are weights.
+UNFIT = (*DAMAGED, CheckpointError, CorpusError)
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,11 @@ class Published:
     folder: Path
     runs: dict[str, Run] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def places(self) -> list[str]:
+        """Of all runs, below the folder ``runs``."""
+        return [*self.runs, *self.damaged]
 
 
 @dataclass
@@ -61,7 +75,7 @@ class Check:
 def verify(folder: Path | str) -> list[Check]:
     """Check a folder of a preset's results, or of a released model.
 
-    Of a model, which holds no runs, only the checksums are looked at.
+    Of a model, which holds nothing of `RESULTS`, only the checksums are looked at.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -69,7 +83,7 @@ def verify(folder: Path | str) -> list[Check]:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: name one of results or of a model")
-    again = f"make them again from the records: make reproduce PRESET={folder.name}"
+    again = f"make them again from the records: make reproduce PRESET={folder.resolve().name}"
     kinds: list[tuple[str, Callable[[Published], Items], str]] = [
         (
             "files are as the manifest lists them", _files,
@@ -77,7 +91,7 @@ def verify(folder: Path | str) -> list[Check]:
             f"{folder}",
         ),
     ]  # fmt: skip
-    if (folder / "runs").exists():
+    if any((folder / name).exists() for name in RESULTS):
         runs = f"bring the published records back, or make the run again, then {again}"
         kinds += [
             ("records of runs agree with each other", _runs, runs),
@@ -117,7 +131,7 @@ def _problems(find: Callable[[], list[str]]) -> list[str]:
     """What is found; where a record is too damaged to look at, that."""
     try:
         return find()
-    except DAMAGED as error:
+    except UNFIT as error:
         return [f"is damaged or does not fit ({type(error).__name__}: {error})"]
 
 
@@ -150,39 +164,44 @@ def _measurements(published: Published) -> Items:
         yield name, _problems(lambda path=path: measurement_problems(path))
 
 
-def _labels(published: Published) -> list[tuple[str, str]]:
-    """Kind of task and label of the corpus, of the runs there are."""
-    pairs = {tuple(place.split("/")[:2]) for place in (*published.runs, *published.damaged)}
-    return sorted((task.replace("-", "_"), corpus) for task, corpus in pairs)
+def _labels(places: Iterable[str]) -> list[tuple[str, str, str]]:
+    """Task, the same in names of files, and label of the corpus, of runs at these places."""
+    pairs = {tuple(place.split("/")[:2]) for place in places}
+    return sorted((task, task.replace("-", "_"), corpus) for task, corpus in pairs)
 
 
 def _tables(published: Published) -> Items:
     known = {}
-    for kind, corpus in _labels(published):
+    for task, kind, corpus in _labels(published.places):
         studies = [f"_{name}" for names in STUDY_TABLES.values() for name in names]
         makers = (*RUN_TABLES.get(kind, ()), *studies)
-        known |= {f"{kind}_{corpus}{maker}": maker for maker in makers}
+        known |= {f"{kind}_{corpus}{maker}": (maker, f"{task}/{corpus}/") for maker in makers}
     for name in sorted(known.keys() | _stems(published.folder / "tables")):
-        problems = _problems(lambda name=name: _table_problems(published, name, known.get(name)))
+        problems = _problems(
+            lambda name=name: _table_problems(published, name, *known.get(name, ()))
+        )
         yield f"tables/{name}.csv", problems
 
 
-def _table_problems(published: Published, name: str, maker: str | None) -> list[str]:
+def _table_problems(
+    published: Published, name: str, maker: str | None = None, about: str = ""
+) -> list[str]:
     if maker not in MAKERS:
         return ["nothing here makes a table of this name from the records"]
     path = published.folder / "tables" / name
     problems = missing(path, ("csv", "md", "provenance.json"))
     if problems:
         return problems
-    record = json.loads(Path(f"{path}.provenance.json").read_text(encoding="utf-8"))
-    problems = [f"its provenance {p}" for p in provenance_problems(record, published.runs)]
+    record = read_json(f"{path}.provenance.json")
+    problems = provenance_problems(record, published.runs) + left_out(record, published.runs, about)
+    problems = [f"its provenance {problem}" for problem in problems]
     return problems + table_differences(published.folder, name, maker, published.runs)
 
 
 def _figures(published: Published) -> Items:
     known = {
         f"{kind}_{corpus}_{name}"
-        for kind, corpus in _labels(published)
+        for _, kind, corpus in _labels(published.places)
         for names in (RUN_FIGURES.get(kind, ()), *STUDY_FIGURES.values())
         for name in names
     }
@@ -201,18 +220,54 @@ def _stems(folder: Path) -> set[str]:
 
 
 def _notebooks(published: Published) -> Items:
-    paths = sorted(published.folder.glob("notebooks/*.ipynb"))
-    if not paths:
-        yield "notebooks", ["holds no executed notebooks"]
-    for path in paths:
-        yield f"notebooks/{path.name}", _problems(lambda path=path: notebook_problems(path))
+    there = {path.name: path for path in published.folder.glob("notebooks/*.ipynb")}
+    for name in sorted(there.keys() | expected_notebooks(published.places)):
+        path = there.get(name)
+        problems = _problems(lambda path=path: notebook_problems(path)) if path else ["is missing"]
+        yield f"notebooks/{name}", problems
+
+
+def expected_notebooks(places: Iterable[str]) -> set[str]:
+    """Names of the notebooks that the grid executes where there are runs at these places.
+
+    Args:
+        places: "<task>/<corpus>/<preset>/<settings>/seed-<n>" each.
+    """
+    names = {"09_report.ipynb"}
+    places = [place for place in places if place.split("/")[0] in NOTEBOOKS]
+    for task, kind, corpus in _labels(places):
+        number = int(NOTEBOOKS[task].partition("_")[0])
+        names.add(f"{number + 1:02d}_{kind}_results_{corpus}.ipynb")
+        names |= {f"{study}_{kind}_{corpus}.ipynb" for study in STUDY_TABLES}
+        of_them = [
+            place.split("/")[2:] for place in places if place.startswith(f"{task}/{corpus}/")
+        ]
+        for preset, settings, seed in of_them:
+            if run := _settings_of_grid(task, preset).get(settings):
+                names.add(f"{number:02d}_{kind}_{corpus}_{run}_{seed}.ipynb")
+    return names
+
+
+@cache
+def _settings_of_grid(task: str, preset: str) -> dict[str, str]:
+    """Folder of the settings of each run of the grid -> how its notebook's name has them."""
+    if preset not in PRESETS[task]:
+        return {}
+    about = {"task": task, "preset": preset}
+    found = {gate_settings(configure(gate=gate, **about)): gate for gate in GATES}
+    for settings in PRESETS[task][preset].ablations:
+        name = gate_settings(configure(gate="gumbel", **settings, **about))
+        found[name] = name
+    return found
 
 
 def _report(published: Published) -> Items:
     def problems() -> list[str]:
-        text = (published.folder / "claims.json").read_text(encoding="utf-8")
-        record = json.loads(text)["provenance"]
-        found = [f"its provenance {p}" for p in provenance_problems(record, published.runs)]
+        record, runs = read_json(published.folder / "claims.json")["provenance"], published.runs
+        found = provenance_problems(record, runs)
+        for task, _, corpus in _labels(source["run"] for source in record["runs"]):
+            found += left_out(record, runs, f"{task}/{corpus}/")
+        found = [f"its provenance {problem}" for problem in found]
         return found + report_differences(published.folder, published.runs)
 
     yield "claims.json", _problems(problems)

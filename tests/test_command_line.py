@@ -4,6 +4,7 @@ import argparse
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -182,6 +183,29 @@ def test_a_verification_that_fails_is_exit_code_1(models, capsys, tmp_path):
     assert "extra.txt: is not listed in the manifest" in out
     assert "1 FAILED" in out
     (models / "translation/extra.txt").unlink()
+
+
+def test_folders_are_verified_that_lost_what_they_are_known_by(
+    models, capsys, tmp_path, monkeypatch
+):
+    shutil.copytree(models / "translation", tmp_path / "models/mine")
+    (tmp_path / "models/mine/config.json").unlink()
+    (tmp_path / "results/quick/tables").mkdir(parents=True)
+    (tmp_path / "results/quick/claims.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("G2LSTM_RESULTS", raising=False)
+    assert main(["verify"]) == 1
+    out = capsys.readouterr().out
+    assert "models/mine/config.json: is missing" in out
+    assert "results/quick/runs: holds no runs" in out
+
+
+def test_a_full_disk_behind_standard_output_is_one_line(models):
+    command = [sys.executable, "-m", "g2lstm", "runs", "--json"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert done.stderr == "g2lstm: error: standard output: No space left on device\n"
+    assert done.returncode == 2
 
 
 def test_a_closed_pipe_is_quiet(models, monkeypatch, capfd):

@@ -333,6 +333,8 @@ WRONG = {
         "divides by n": using(decide, ddof=0),
         "One seed has no spread": using(decide, single="drops"),
         "right is 'drops'": lambda effects: "not enough evidence",
+        "It returns list": lambda effects: [decide(effects)],
+        "It returns ndarray": lambda effects: np.array(effects) > 0,
         "it says 'rises'": lambda effects: decide(effects).replace("does not drop", "rises"),
         "IndexError": lambda effects: effects[1] and decide(effects),
     },

@@ -63,12 +63,14 @@ def test_a_run_that_was_begun(folder):
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
-        ("config.json", None, "No such file"),
+        ("config.json", None, "config.json is missing"),
         ("config.json", "{}", "training"),
         ("summary.json", "{", "holds no finished run"),
         ("summary.json", '{"epochs": 10}', "has no number for anything"),
         ("summary.json", '{"epochs": 10, "test_perplexity": NaN}', "no number for test_perplexity"),
         ("metrics.jsonl", '{"epoch": 1}\n', "summary.json says 10 epochs, metrics.jsonl has 1"),
+        ("summary.json", f'{{"epochs": 10, "test_perplexity": {10**400}}}', "OverflowError"),
+        ("config.json", "[" * 100_000, "config.json is damaged"),
         ("provenance.json", None, "holds no finished run"),
     ],
 )
@@ -78,6 +80,11 @@ def test_a_damaged_run_says_why(folder, name, content, problem):
     assert entry["state"] == "damaged"
     assert problem in entry["problem"]
     assert in_words(entry).startswith("damaged: ")
+
+
+def test_a_folder_of_no_seed_is_damaged(folder):
+    of(folder, "").rename(of(folder, "").with_name("seed-²"))
+    assert (only(folder)["seed"], only(folder)["state"]) == (None, "finished")
 
 
 def test_no_folder(tmp_path):

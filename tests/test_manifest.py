@@ -31,6 +31,16 @@ def test_the_same_files_give_the_same_manifest(folder):
     assert (folder / "manifest.json").read_bytes() == before
 
 
+def test_the_report_of_the_workflow_is_no_part_of_the_results(folder):
+    before = (folder / "manifest.json").read_bytes()
+    (folder / "report.html").write_text("<html>")
+    assert differences(folder) == []
+    write_manifest(folder)
+    assert (folder / "manifest.json").read_bytes() == before
+    (folder / "deep/report.html").touch()
+    assert differences(folder) == [("deep/report.html", "is not listed in the manifest")]
+
+
 def test_a_changed_byte_a_missing_and_an_extra_file_are_seen(folder):
     (folder / "a.txt").write_bytes(b"abd")
     (folder / "deep/er/b.csv").unlink()
@@ -42,7 +52,9 @@ def test_a_changed_byte_a_missing_and_an_extra_file_are_seen(folder):
     ]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "other", "files": {}}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "[" * 100_000, '{"format": "other", "files": {}}', "null"]
+)
 def test_a_damaged_manifest_is_named(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest\.json is no manifest"):

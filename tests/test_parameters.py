@@ -38,6 +38,11 @@ def test_a_notebook_runs_again_in_the_same_kernel(run):
     assert run("seed = 3", CHECK) == [None, None], "mended"
 
 
+def test_a_cell_with_a_slip_in_it_has_set_nothing(run):
+    (*_, error) = run("seed = 1", CHECK, "sede = = 4", CHECK)
+    assert error is None
+
+
 def test_in_its_first_run_every_name_counts(run):
     (*_, error) = run("seed = 1", "zzz = 2", CHECK)  # papermill's cell is the second
     assert str(error) == "unknown parameter 'zzz'. Known: seed."

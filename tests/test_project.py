@@ -20,6 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 # Data flows from top to bottom: a module imports only from modules above it.
 LAYERS = (
+    "exit_codes",
     "files",
     "manifest",
     "provenance",
@@ -82,6 +83,7 @@ LAYERS = (
     "rebuilding",
     "record_checks",
     "verification",
+    "model_folders",
     "saved_models",
     "release",
     "listing",

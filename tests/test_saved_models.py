@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from g2lstm import saved_models
 from g2lstm.beam_search import translate
+from g2lstm.checkpoint import save_checkpoint
 from g2lstm.compression import LowRank, RoundClip, compress
 from g2lstm.corpora import Vocabulary, load_corpus
 from g2lstm.evaluation import evaluate
@@ -156,6 +158,8 @@ def test_a_text_becomes_the_tokens_of_its_corpus():
     [
         ("config.json", None, "there is no config.json"),
         ("config.json", "{", "config.json cannot be read"),
+        ("config.json", "[]", "config.json is no JSON object"),
+        ("config.json", "{}", "config.json describes no model: KeyError: 'model'"),
         ("model.safetensors", None, "holds no weights"),
         ("vocabulary.json", "{}", "is no vocabulary"),
         ("vocabulary.json", '{"format": "other"}', "its format is 'other'"),
@@ -167,6 +171,85 @@ def test_a_folder_that_is_no_model_is_an_error(models, tmp_path, name, content, 
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ModelError, match=message):
         open_model(tmp_path / "model")
+
+
+def edit(path, **values):
+    """Set entries of the JSON object in a file; those of an entry where it is given a dict."""
+    content = json.loads(path.read_text())
+    for name, value in values.items():
+        content[name] = content[name] | value if isinstance(value, dict) else value
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": []}, "TypeError"),
+        ({"model": {"hidden_size": "ten"}}, "hidden_size must be of type int, got 'ten'"),
+        ({"model": {"hidden_size": 10**9}}, "hidden_size must be at most 1000000"),
+        ({"model": {"hiden_size": 3}}, "unknown override 'hiden_size'; did you mean"),
+        ({"evaluation": {"cache_pointer": 3}}, "cache_pointer must be of type bool"),
+        ({"evaluation": None}, "TypeError"),
+        ({"preset": "odd"}, "preset must be one of"),
+        ({"gate": ["gumbel"]}, "gate"),
+        ({"overrides": [1]}, "TypeError"),
+    ],
+)
+def test_a_configuration_of_the_wrong_shape_is_an_error(models, tmp_path, change, message):
+    shutil.copytree(models / "language-model", tmp_path / "model")
+    edit(tmp_path / "model/config.json", **change)
+    with pytest.raises(ModelError, match=r"config\.json describes no model") as error:
+        open_model(tmp_path / "model")
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], r"compression\.json is no JSON object"),
+        ({}, "describes no compressed model: KeyError: 'rank'"),
+        ({"rank": None, "temperature": "hot"}, "temperature must be a number, got 'hot'"),
+        ({"rank": "two", "matrices": ["recurrent"]}, "rank must be an integer"),
+        ({"rank": 2, "matrices": 3}, "describes no compressed model: TypeError"),
+    ],
+)
+def test_a_compression_of_the_wrong_shape_is_an_error(models, tmp_path, content, message):
+    shutil.copytree(models / "language-model", tmp_path / "model")
+    (tmp_path / "model/compression.json").write_text(json.dumps(content))
+    with pytest.raises(ModelError, match=message):
+        open_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("progress", [{}, {"temperature": "hot"}])
+def test_weights_without_a_temperature_are_an_error(models, tmp_path, progress):
+    shutil.copytree(models / "language-model", tmp_path / "model")
+    model = open_model(tmp_path / "model", device="cpu").model
+    save_checkpoint(tmp_path / "model/model.safetensors", model, progress=progress)
+    with pytest.raises(ModelError, match=r"describes no trained model: .*temperature"):
+        open_model(tmp_path / "model")
+
+
+def test_a_run_whose_provenance_names_no_text_is_an_error(corpora, tmp_path):
+    shutil.copytree(finished("language-model", gate="sharpened").directory, tmp_path / "run")
+    (tmp_path / "run/provenance.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"provenance\.json describes no run: KeyError: 'data'"):
+        open_model(tmp_path / "run")
+
+
+def test_a_model_that_cannot_be_replaced_is_still_there(models, tmp_path, monkeypatch):
+    shutil.copytree(models / "language-model", tmp_path / "model")
+    rename = Path.rename
+
+    def refused(path, target):
+        if path.name == "new":
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(PermissionError), new_folder(tmp_path / "model", force=True) as folder:
+        (folder / "whole").touch()
+    assert differences(tmp_path / "model") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_translation_needs_its_subwords(models, tmp_path):

@@ -284,6 +284,21 @@ def test_a_damaged_checkpoint_is_named(tmp_path, damage):
         run(tmp_path)
 
 
+def test_random_states_are_restored_of_the_gpus_that_are_there(tmp_path, monkeypatch):
+    states = [torch.tensor([index], dtype=torch.uint8) for index in range(12)]
+    path, model = tmp_path / "checkpoint.safetensors", make()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    monkeypatch.setattr("g2lstm.checkpoint._cuda_states", lambda: states)
+    save_checkpoint(path, model, optimizer, {})
+    restored = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.append)
+    for here, wanted in ((1, 1), (3, 3), (16, 12)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda here=here: here)
+        load_checkpoint(path, model, optimizer)
+        assert [int(state) for state in restored.pop()] == list(range(wanted))
+
+
 def test_a_checkpoint_of_another_model_is_named(tmp_path):
     save_checkpoint(tmp_path / "one.safetensors", make())
     with pytest.raises(CheckpointError, match=r"one\.safetensors is of another model"):

@@ -5,8 +5,14 @@ import shutil
 
 import pytest
 
+from g2lstm import verification
+from g2lstm.checkpoint import CheckpointError
+from g2lstm.corpus_sources import CorpusError
 from g2lstm.manifest import write_manifest
-from g2lstm.verification import verify
+from g2lstm.plots import save_table
+from g2lstm.records import read_run
+from g2lstm.results import summary_frame
+from g2lstm.verification import expected_notebooks, verify
 from sources import ROOT
 
 SIGMOID = "runs/language-model/ptb/small/sigmoid/seed-1"
@@ -111,6 +117,14 @@ def test_an_edited_summary_even_if_sealed(copy, change):
     }
 
 
+def test_epochs_out_of_order(copy, change):
+    change(
+        f"{SIGMOID}/metrics.jsonl", lambda content: content.replace(b'"epoch": 2,', b'"epoch": 3,')
+    )
+    problem = "metrics.jsonl does not number its epochs from 1 to 10"
+    assert failures(copy)[RUNS] == [(SIGMOID, problem)]
+
+
 def test_a_missing_and_an_extra_file(copy, change):
     change(f"{FIGURE}.svg", None)
     change("tables/extra.csv", lambda content: b"1,2\n")
@@ -164,6 +178,130 @@ def test_a_damaged_record_is_named_and_the_rest_is_checked(copy, change):
     assert file == SIGMOID
     assert "holds no finished run" in problem
     assert any(f"names {SIGMOID[5:]}, which is not there" in p for _, p in found[FIGURES])
+
+
+def test_a_table_of_chosen_runs_even_if_it_follows_from_them(copy, change):
+    name, chosen = (
+        "tables/language_model_ptb_runs",
+        "language-model/ptb/small/sharpened_tau-0.2/seed-1",
+    )
+    record = json.loads((copy / f"{name}.provenance.json").read_text())
+    record["runs"] = [source for source in record["runs"] if source["run"] != chosen]
+    for suffix in ("csv", "md", "provenance.json"):
+        change(f"{name}.{suffix}", lambda content: content)
+    rest = [read_run(copy / "runs" / source["run"]) for source in record["runs"]]
+    save_table(summary_frame(rest), copy / name, record)
+    change("claims.json", lambda content: _without(content, chosen))
+    write_manifest(copy)
+    found = failures(copy)
+    assert found[TABLES] == [(f"{name}.csv", f"its provenance leaves out {chosen}")]
+    assert ("claims.json", f"its provenance leaves out {chosen}") in found[REPORT]
+
+
+def _without(content, run):
+    claims = json.loads(content)
+    sources = claims["provenance"]["runs"]
+    claims["provenance"]["runs"] = [source for source in sources if source["run"] != run]
+    return json.dumps(claims).encode()
+
+
+@pytest.mark.parametrize("preset", ["quick", "small"])
+def test_the_notebooks_of_published_runs_are_those_of_the_grid(preset):
+    runs, notebooks = ROOT / "results" / preset / "runs", ROOT / "results" / preset / "notebooks"
+    places = [path.parent.relative_to(runs).as_posix() for path in runs.rglob("summary.json")]
+    there = {path.name for path in notebooks.iterdir()}
+    assert expected_notebooks(places) == there - {"00_gumbel_gates.ipynb"}  # it is about no run
+    assert expected_notebooks(["odd/corpus/quick/sigmoid/seed-1"]) == {"09_report.ipynb"}
+
+
+def test_other_settings_than_the_grids_have_no_notebook_of_their_own():
+    place = "language-model/ptb/{}/seed-1"
+    of_grid = expected_notebooks([place.format("small/sigmoid")])
+    assert "01_language_model_ptb_sigmoid_seed-1.ipynb" in of_grid
+    for other in ("small/sigmoid_epochs-2", "own/sigmoid"):
+        assert expected_notebooks([place.format(other)]) == of_grid - {
+            "01_language_model_ptb_sigmoid_seed-1.ipynb"
+        }
+
+
+def test_notebooks_that_are_missing_or_empty_even_if_sealed(copy, change):
+    gone, empty = (
+        "02_language_model_results_ptb.ipynb",
+        "03_translation_multi30k-de-en_sigmoid_seed-1.ipynb",
+    )
+    change(f"notebooks/{gone}", None)
+    change(f"notebooks/{empty}", edited(cells=[]))
+    write_manifest(copy)
+    assert failures(copy) == {
+        NOTEBOOKS: [
+            (f"notebooks/{gone}", "is missing"),
+            (f"notebooks/{empty}", "no cell was executed"),
+        ]
+    }
+
+
+NESTED = b"[" * 100_000
+
+
+def test_numbers_out_of_range_and_nested_files_are_findings(copy, change):
+    sharpened = SIGMOID.replace("sigmoid", "sharpened_tau-0.2")
+    notebook, measurement = "notebooks/09_report.ipynb", f"{SIGMOID}/measurements/switches.json"
+    change(f"{SIGMOID}/metrics.jsonl", _high_loss)
+    change(f"{sharpened}/summary.json", edited(test_loss=1000))
+    for name in (notebook, measurement):
+        change(name, lambda content: NESTED)
+    change(
+        "claims.json",
+        lambda content: content.replace(b'"threshold": 0', b'"threshold": 1' + b"0" * 400),
+    )
+    found = failures(copy)
+    assert {file for file, problem in found[RUNS] if "OverflowError" in problem} == {
+        SIGMOID,
+        sharpened,
+    }
+    assert [file for file, _ in found[MEASUREMENTS]] == [measurement]
+    assert [file for file, _ in found[NOTEBOOKS]] == [notebook]
+    assert any("the records give" in problem for _, problem in found[REPORT])
+    change("claims.json", lambda content: NESTED)
+    ((file, problem),) = failures(copy)[REPORT]
+    assert file == "claims.json"
+    assert "is no JSON" in problem
+
+
+def _high_loss(content):
+    first, *others = content.decode().splitlines(keepends=True)
+    return "".join([json.dumps(json.loads(first) | {"valid_loss": 1000}) + "\n", *others]).encode()
+
+
+@pytest.fixture
+def one_run(tmp_path):
+    """A folder that holds the records of one run and nothing else."""
+    shutil.copytree(ROOT / "results/small" / SIGMOID, tmp_path / "small" / SIGMOID)
+    return tmp_path / "small"
+
+
+@pytest.mark.parametrize("error", [CheckpointError, CorpusError])
+def test_a_measurement_that_cannot_be_made_anew_is_a_finding(one_run, monkeypatch, error):
+    def measured(run):
+        raise error("no luck")
+
+    monkeypatch.setattr(verification, "run_problems", measured)
+    problem = f"is damaged or does not fit ({error.__name__}: no luck)"
+    assert failures(one_run)[RUNS] == [(SIGMOID, problem)]
+
+
+def test_the_remedy_names_the_preset_of_the_folder_one_is_in(one_run, monkeypatch):
+    monkeypatch.chdir(one_run)
+    remedies = {failure.remedy for check in verify(".") for failure in check.failures}
+    assert "make them again from the records: make reproduce PRESET=small" in remedies
+
+
+@pytest.mark.parametrize("left", ["claims.json", "tables/x.csv", "notebooks/x.ipynb"])
+def test_results_without_their_runs_are_no_model(tmp_path, left):
+    (tmp_path / left).parent.mkdir(exist_ok=True)
+    (tmp_path / left).touch()
+    write_manifest(tmp_path)
+    assert failures(tmp_path)[RUNS] == [("runs", "holds no runs")]
 
 
 def test_no_folder(tmp_path):

@@ -1,0 +1,74 @@
+"""Folders of models: written whole or not at all, read with errors that name the file."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from g2lstm.files import read_json
+from g2lstm.manifest import MANIFEST
+from g2lstm.records import CONFIG
+
+
+class ModelError(RuntimeError):
+    """A folder holds no model, or one that does not fit what it is asked for."""
+
+
+@contextmanager
+def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``out`` if all goes well, and is removed otherwise.
+
+    Raises:
+        ModelError: ``out`` is there, and ``force`` is not set or it holds no model.
+    """
+    out = Path(out)
+    if out.exists() or out.is_symlink():
+        ours = out.is_dir() and (out / CONFIG).exists() and (out / MANIFEST).exists()
+        if not ours:
+            raise ModelError(f"{out} is there and holds no model of g2lstm: choose another name")
+        if not force:
+            raise ModelError(f"{out} is there: choose another name, or replace it with --force")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
+        folder = Path(scratch) / "new"
+        folder.mkdir()
+        yield folder
+        old = Path(scratch) / "old"
+        if out.exists():
+            out.rename(old)
+        try:
+            folder.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)  # else it would go with the scratch folder
+            raise
+
+
+def read_part(directory: Path, name: str) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder.
+
+    Raises:
+        ModelError: it is missing or something else; says what to do.
+    """
+    try:
+        return read_json(directory / name)
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{directory} holds no model, for there is no {name} in it: name a run directory, such "
+            "as runs/<task>/<corpus>/<preset>/<gate>/seed-1 (g2lstm runs lists them), or a model's "
+            "folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{directory / name} cannot be read: {error}") from error
+
+
+@contextmanager
+def describing(path: Path, what: str, but: type[Exception] | tuple = ()) -> Iterator[None]:
+    """Turn what a file of the wrong content raises into a `ModelError`, ``but`` for this."""
+    try:
+        yield
+    except but:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelError(f"{path} describes no {what}: {type(error).__name__}: {error}") from error
