@@ -19,8 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _run(options)
     except BrokenPipeError:
-        # Whoever read the output has gone; nothing is left to be flushed at the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it has gone
         return FAILED
     except KeyboardInterrupt:
         print("\ng2lstm: stopped", file=sys.stderr)
@@ -39,9 +38,16 @@ def _run(options: argparse.Namespace) -> int:
     except commands.EXPECTED as error:
         text = str(error)
         if isinstance(error, OSError) and error.strerror:
+            if error.filename is None:
+                _drop_output()
             text = f"{error.filename or 'standard output'}: {error.strerror}"
         print(f"g2lstm: error: {' '.join(text.split())}", file=sys.stderr)
         return WRONG
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: at the exit it would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:
