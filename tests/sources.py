@@ -1,6 +1,8 @@
 """The project's sources and what they import, for tests about the project itself."""
 
 import ast
+import os
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -35,3 +37,19 @@ def text(path: Path) -> str:
     cells = nbformat.read(path, as_version=4).cells
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     return "\n".join(line for line in code.splitlines() if not line.startswith(("%", "!")))
+
+
+def copy_project(folder: Path, *names: str) -> None:
+    """Copy these files and folders of the project to a folder."""
+    for name in names:
+        if (ROOT / name).is_dir():
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        else:
+            shutil.copy(ROOT / name, folder)
+
+
+def users_environment() -> dict[str, str]:
+    """The environment without what the tests set for the project."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("G2LSTM_")}

@@ -24,7 +24,7 @@ from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import SOMETIMES, TABLES
-from sources import MODULES, NOTEBOOKS, ROOT, own_imports, text
+from sources import MODULES, NOTEBOOKS, copy_project, own_imports, text, users_environment
 
 # Stands in for a training run: a job that is killed after its first epoch goes on from there.
 TRAIN = """
@@ -146,11 +146,7 @@ class Project:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        for name in ("Makefile", "Snakefile"):
-            shutil.copy(ROOT / name, folder)
-        for name in ("g2lstm", "profiles", "report"):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        copy_project(folder, "Makefile", "Snakefile", "g2lstm", "profiles", "report")
         (folder / "papermill.py").write_text(PAPERMILL)
         (folder / "notebooks").mkdir()
         for name, (parameters, code) in STAND_INS.items():
@@ -158,9 +154,7 @@ class Project:
             metadata = {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}
             notebook = v4.new_notebook(cells=[*cells, v4.new_code_cell(code)], metadata=metadata)
             nbformat.write(notebook, folder / f"notebooks/{name}.ipynb")
-        self.environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("G2LSTM_")
-        }
+        self.environment = users_environment()
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(

@@ -3,16 +3,14 @@
 Here `make` really runs them, with a Python that plans what Snakemake would do and lists the rest.
 """
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from g2lstm.gates import GATES
-from sources import ROOT
+from sources import ROOT, copy_project, users_environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
@@ -31,11 +29,8 @@ echo "python $*"
 def project(tmp_path_factory):
     """A copy of the project with that Python in its .venv, and the folders that README names."""
     folder = tmp_path_factory.mktemp("readme")
-    for name in ("Makefile", "Snakefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("g2lstm", "notebooks", "profiles", "report"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    copy_project(folder, "Makefile", "Snakefile", "pyproject.toml", "constraints.txt")
+    copy_project(folder, "g2lstm", "notebooks", "profiles", "report")
     for path in ("data/ptb/train.txt", "folder/train.fr", "folder/train.en"):
         (folder / "path/to" / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / "path/to" / path).write_text("a b c\n")
@@ -48,9 +43,8 @@ def project(tmp_path_factory):
 
 
 def run(project, line):
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("G2LSTM_")}
     return subprocess.run(
-        ["bash", "-c", line], cwd=project, env=environment, capture_output=True, text=True
+        ["bash", "-c", line], cwd=project, env=users_environment(), capture_output=True, text=True
     )
 
 

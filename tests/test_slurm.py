@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import needs
 from g2lstm.experiments import configure, run_directory
-from sources import ROOT
+from sources import copy_project, users_environment
 
 LONG = 400  # seconds that either half may take at most
 NOTEBOOK = "results/quick/notebooks/01_language_model_two texts_gumbel_seed-1.ipynb"
@@ -25,17 +24,16 @@ class Project:
     def __init__(self, folder: Path, corpus: Path):
         self.folder = folder
         folder.mkdir()
-        shutil.copy(ROOT / "Snakefile", folder)
-        for name in ("g2lstm", "notebooks", "profiles", "report"):
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        copy_project(folder, "Snakefile", "g2lstm", "notebooks", "profiles", "report")
         # A space in values reaches the jobs.
         self.config = ("task=language-model", f"corpus={corpus}", "seeds=1 2")
-        self.environment = {n: v for n, v in os.environ.items() if not n.startswith("G2LSTM_")}
         self.run = folder / run_directory(configure(corpus=str(corpus))).relative_to(
             os.environ["G2LSTM_RUNS"]
         )
-        self.environment |= {"PYTHONPATH": str(folder), "G2LSTM_RUNS": str(folder)}
+        self.environment = users_environment() | {
+            "PYTHONPATH": str(folder),
+            "G2LSTM_RUNS": str(folder),
+        }
 
     def start(self, profile: str, *options: str) -> subprocess.Popen:
         command = (sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}")
