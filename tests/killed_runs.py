@@ -1,9 +1,10 @@
 """Runs that are killed with SIGKILL at random moments, each in a process of its own.
 
-Started as a script, so that processes are forked from one in which nothing has run yet:
+Started as a script, so that processes are forked from one without threads:
 `python killed_runs.py FOLDER`. What it leaves in the folder is for test_faults to judge.
 """
 
+import faulthandler
 import functools
 import itertools
 import json
@@ -12,14 +13,18 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
+
+from tqdm.auto import tqdm
 
 from g2lstm import provenance, runs, training
 from g2lstm.experiments import Configuration, configure
 
 KILLS = 10  # of each task
+PATIENCE = 120  # seconds a process may take; each takes less than one
 PHASES = ("start", "epoch", "save", "summary")
 WORDS = ("die", "Katze", "hört", "den", "Bären", "schläft", "größer", "als", "über")
 SIZES = {"language-model": (90, 12, 20), "translation": (30, 5, 6)}
@@ -72,6 +77,7 @@ def fork(folder: Path, task: str, root: Path, tell: int | None = None) -> int:
         log = os.open(root.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
         if tell is not None:
             watch(tell)
         finish(folder, task, root)
@@ -182,6 +188,8 @@ def two_at_once(folder: Path, task: str) -> dict:
 
 
 def main(folder: Path) -> None:
+    # tqdm's own is shared by forked processes: one that is killed while it holds it stops them all.
+    tqdm.set_lock(threading.RLock())
     provenance._essence = functools.cache(provenance._essence)
     for task in OPTIONS:
         # What a first run loads lies in memory then, and is not loaded by each process.
