@@ -276,8 +276,7 @@ def _translation_gates(trained: Trained, split: str, limit: int) -> TokenGates:
         batch = collate(pairs, indices, device)
 
         def call(batch=batch) -> None:
-            memory = model.encode(batch.source, batch.source_lengths)
-            model.decode(batch.inputs, model.start(memory), memory)
+            model(batch.source, batch.source_lengths, batch.inputs)
 
         decoder: dict[tuple[str, int], list[GateRecord]] = {}
         for record in recorded(model, False, call):  # with input feeding, one a step
@@ -333,6 +332,6 @@ def _as_in(index: dict[str, int], word: str) -> str:
     return "N" if re.fullmatch(r"[\d.,]*\d[\d.,]*", word) else word.lower()
 
 
-_MODULES = ("alignment", "case_study", "inspection")
+_MODULES = ("alignment", "case_study", "inspection", "evaluation", "batches")
 ALIGNMENT = Measurement("alignment", measure_alignment, _MODULES)
 SENTENCE = Measurement("sentence", measure_sentence, _MODULES)

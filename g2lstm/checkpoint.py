@@ -99,13 +99,24 @@ def load_checkpoint(
     return header["progress"]
 
 
-def read_progress(path: Path | str) -> dict[str, Any]:
+def read_progress(path: Path | str, *needed: str) -> dict[str, Any]:
     """The ``progress`` of a checkpoint, without a model.
 
+    Args:
+        path: of the file.
+        needed: entries without which it is of no use.
+
     Raises:
-        CheckpointError: the file is missing or damaged.
+        CheckpointError: the file is missing or damaged, or lacks one of these entries.
     """
-    return _read(path)[1]["progress"]
+    progress = _read(path)[1]["progress"]
+    absent = [name for name in needed if name not in progress]
+    if absent:
+        raise CheckpointError(
+            f"{path} is a checkpoint of another kind: it notes no {', no '.join(absent)}; "
+            "delete it to start the run anew, or put back a good copy"
+        )
+    return progress
 
 
 def _cuda_states() -> list[torch.Tensor]:

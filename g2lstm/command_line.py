@@ -166,6 +166,18 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         help="another value for a setting of the preset, such as epochs=2; may be repeated",
     )  # fmt: skip
     argument("--quiet", action="store_true", help="no progress bar")
+    argument = add(
+        "tune",
+        "try a preset's candidate settings with every gate, on the validation text alone",
+        "g2lstm tune", "g2lstm tune --task translation --gate sigmoid --gate gumbel",
+    )  # fmt: skip
+    argument("--task", default="language-model", help="language-model (default) or translation")
+    argument("--preset", default="small", help="(default: small)")
+    argument("--corpus", help="name or folder (default: the preset's)")
+    argument("--languages", help="of a translation, such as de-en")
+    argument("--gate", action="append", help="may be repeated (default: all three)")
+    argument("--seed", type=int, default=1, help="of every run (default: 1)")
+    argument("--quiet", action="store_true", help="no progress bars")
 
 
 def _at_least_one(text: str) -> int:

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from g2lstm import tuning
 from g2lstm.beam_search import translate as search
 from g2lstm.checkpoint import CheckpointError
 from g2lstm.compression import CompressionError, Round, RoundClip
@@ -21,6 +22,7 @@ from g2lstm.data_parallel import ProcessesError, joined, rank
 from g2lstm.evaluation import evaluate, evaluate_with_cache
 from g2lstm.exit_codes import FAILED, INTERRUPTED, OK
 from g2lstm.experiments import command, configure, run_directory
+from g2lstm.gates import GATES
 from g2lstm.listing import METRICS, in_words, list_runs
 from g2lstm.manifest import MANIFEST, write_manifest
 from g2lstm.model_folders import ModelError
@@ -214,6 +216,24 @@ def train(options: Namespace) -> int:
         if name in run.summary:
             print(f"{label}: {_number(run.summary[name])}")
     print(f"{directory} holds the run")
+    return OK
+
+
+def tune(options: Namespace) -> int:
+    try:
+        frame = tuning.tune(
+            options.task,
+            options.preset,
+            options.corpus,
+            options.languages,
+            options.gate or GATES,
+            options.seed,
+            progress_bar=not options.quiet,
+        )
+    except KeyboardInterrupt:
+        say(f"stopped; what is done is kept. The same command goes on: {_again()}")
+        return INTERRUPTED
+    _show(frame.columns, frame.round(2).itertuples(index=False))
     return OK
 
 

@@ -94,7 +94,7 @@ def configure(
         temperature_end: tau at the end of training; needed unless ``schedule`` is "constant".
         overrides: other values for single settings of the preset, by name: those of the options
             of training, of the model, of `Preset.data` and `Preset.evaluation`, ``threads`` and
-            ``processes``.
+            ``processes``. Those that the preset has itself are left out.
         task: "language-model" or "translation".
         languages: source and target of a translation, as in "de-en"; default: the preset's.
 
@@ -348,7 +348,8 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> 
     for name in _COUNTS:
         if checked.get(name, 1) < 1:
             raise ParameterError(f"{name} must be at least 1, got {checked[name]!r}")
-    return checked
+    now = examples | preset.model
+    return {name: value for name, value in checked.items() if value != now[name]}
 
 
 def _check_data(configuration: Configuration) -> None:

@@ -10,10 +10,10 @@ from g2lstm.batches import collate
 from g2lstm.corpora import END
 from g2lstm.evaluation import batchify
 from g2lstm.inspection import gate_summary, recorded
+from g2lstm.language_model_task import GATE_STEPS, GATE_STRANDS
 from g2lstm.measurements import Measurement, Trained
+from g2lstm.translation_task import GATE_PAIRS
 
-STRANDS, STEPS = 20, 71  # of a language model's text, as in the summary of its run
-PAIRS = 100  # of a translation, as in the summary of its run
 LEAST_WORDS = 10  # of the one sentence
 
 
@@ -55,14 +55,13 @@ def _calls(trained: Trained) -> tuple[Callable[[], None], Callable[[], None]]:
 
         def run(indices: list[int]) -> None:
             batch = collate(pairs, indices, device)
-            memory = model.encode(batch.source, batch.source_lengths)
-            model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
+            model(batch.source, batch.source_lengths, batch.inputs, batch.target_lengths)
 
         one = _long(pairs.targets)
-        return lambda: run(list(range(min(PAIRS, len(pairs))))), lambda: run([one])
+        return lambda: run(list(range(min(GATE_PAIRS, len(pairs))))), lambda: run([one])
 
     device = model.embedding.weight.device
-    strands = batchify(task.corpus.test[: STRANDS * STEPS], STRANDS).to(device)
+    strands = batchify(task.corpus.test[: GATE_STRANDS * GATE_STEPS], GATE_STRANDS).to(device)
     end = task.corpus.vocabulary.index[END]
     tokens = task.corpus.test.tolist()
     ends = [-1, *(place for place, token in enumerate(tokens) if token == end)]
@@ -77,4 +76,6 @@ def _long(sentences: Sequence[Sequence[int]]) -> int:
     return next(long, max(range(len(sentences)), key=lambda i: len(sentences[i])))
 
 
-GATE_PROFILE = Measurement("gate_profile", measure_gate_profile, ("inspection", "gate_profile"))
+GATE_PROFILE = Measurement(
+    "gate_profile", measure_gate_profile, ("batches", "evaluation", "inspection", "gate_profile")
+)

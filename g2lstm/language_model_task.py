@@ -13,7 +13,7 @@ from g2lstm.inspection import gate_summary, recorded
 from g2lstm.objectives import LanguageModelObjective
 from g2lstm.records import RunError
 
-GATE_STRANDS = 20  # strands of text on which gates are recorded, 71 tokens of each
+GATE_STRANDS, GATE_STEPS = 20, 71  # strands of text on which gates are recorded, and tokens of each
 
 
 class LanguageModelTask:
@@ -27,7 +27,7 @@ class LanguageModelTask:
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
         "gates", "recurrence", "lstm", "inspection", "language_model", "corpora", "evaluation",
-        "options", "training", "objectives", "language_model_task",
+        "options", "training", "objectives", "data_parallel", "language_model_task",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration, device: str) -> None:
@@ -87,6 +87,6 @@ class LanguageModelTask:
 
     def _gates(self, tokens: torch.Tensor, training: bool) -> dict[str, Any]:
         """Gates of every layer on the first 1,400 tokens, or so."""
-        strands = batchify(tokens[: 71 * GATE_STRANDS], GATE_STRANDS)
+        strands = batchify(tokens[: GATE_STEPS * GATE_STRANDS], GATE_STRANDS)
         strands = strands.to(self.model.embedding.weight.device)
         return gate_summary(recorded(self.model, training, lambda: self.model(strands)))

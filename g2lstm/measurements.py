@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,13 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
             f"{run.directory} holds no weights (published records come without); make them with: "
             f"{command(configuration)}"
         )
-    if configuration.model != config["model"]:
-        raise RunError(
-            f"{run.directory} was made with another preset {config['preset']!r}: "
-            f"{config['model']}, now {configuration.model}; run it again"
-        )
+    now = _plain(asdict(configuration))
+    for part in ("model", "training", "data", "evaluation"):
+        if now[part] != config.get(part):
+            raise RunError(
+                f"{run.directory} was made with another preset {config['preset']!r}: {part} "
+                f"{config.get(part)}, now {now[part]}; run it again"
+            )
     torch.set_num_threads(configuration.threads)
     torch.set_flush_denormal(True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -92,7 +94,7 @@ class Measurement:
     Attributes:
         name: of its file.
         function: called with the `Trained` run and the settings; returns JSON values.
-        modules: those of the package whose source decides the outcome.
+        modules: those of the package whose source decides the outcome, beside this one.
     """
 
     name: str
@@ -110,7 +112,7 @@ class Measurement:
         """
         path = run.directory / MEASUREMENTS / f"{self.name}.json"
         wanted = {"settings": _plain(settings), "fingerprint": run.config["fingerprint"]}
-        code = code_checksum(self.modules)
+        code = code_checksum((*self.modules, "measurements"))
         record = _read(path)
         if record is not None and wanted == {key: record[key] for key in wanted}:
             weights = (run.directory / "model.safetensors").exists()

@@ -5,6 +5,12 @@ from typing import Any
 
 from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
 
+# Half as much again of every dropout rate of the language model's preset `small`.
+MORE_DROPOUT = {
+    "dropout": 0.45, "dropout_between": 0.3, "dropout_embedding": 0.3, "dropout_words": 0.075,
+    "weight_dropout": 0.3,
+}  # fmt: skip
+
 ANALYSIS = {
     "limit": 5_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 2_000,
 }  # fmt: skip
@@ -29,6 +35,7 @@ class Preset:
         seeds: of the grid.
         for_corpus: other values of single settings for a corpus of this name.
         ablations: G2-LSTMs in other settings that the grid trains too: arguments of `configure`.
+        candidates: settings that are tried in tuning, with every gate, see `tuning`.
         analysis: how much is measured on a trained run: ``limit``, ``sentences``, ``directions``,
             ``points`` and ``surface_limit``, see `robustness` and `sensitivity`.
     """
@@ -44,6 +51,7 @@ class Preset:
     seeds: tuple[int, ...] = (1, 2, 3)
     for_corpus: dict[str, dict[str, Any]] = field(default_factory=dict)
     ablations: tuple[dict[str, Any], ...] = ()
+    candidates: tuple[dict[str, Any], ...] = ()
     analysis: dict[str, int] = field(default_factory=lambda: dict(ANALYSIS))
 
 
@@ -85,12 +93,13 @@ LANGUAGE_MODEL = {
             "dropout_words": 0.05, "weight_dropout": 0.2,
         },
         training=LanguageModelOptions(
-            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=3e-3,
+            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=6e-3,
             learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
             clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
         ),
         evaluation={"cache_pointer": True},
         ablations=({"noise_probability": 1.0},),
+        candidates=(MORE_DROPOUT, {"learning_rate": 6e-3}, {"learning_rate": 3e-3}),
     ),
     # The paper's own model and AWD-LSTM's training, for a GPU.
     "paper": Preset(
@@ -127,9 +136,10 @@ TRANSLATION = {
         corpus="multi30k",
         languages="de-en",
         model={"embedding_size": 256, "hidden_size": 256, "dropout": 0.3},
-        training=TranslationOptions(epochs=10, precision="bfloat16"),
+        training=TranslationOptions(epochs=10, learning_rate=2e-3, precision="bfloat16"),
         data={"merges": 5000, "joint": False, "max_length": 100},
         evaluation={"beam_size": 5, "length_penalty": 1.0},
+        candidates=({"dropout": 0.2}, {"learning_rate": 4e-3}, {"learning_rate": 2e-3}),
     ),
     # The paper's models as far as known (sizes are recalled, not confirmed), for a GPU.
     "paper": Preset(

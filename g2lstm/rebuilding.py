@@ -34,6 +34,8 @@ from g2lstm.results import bleu_table, bootstrap_table, perplexity_table, summar
 from g2lstm.robustness import COMPRESSION
 from g2lstm.sensitivity import SWITCHES
 from g2lstm.studies import Study
+from g2lstm.tuning import TABLE as TUNING_TABLE
+from g2lstm.tuning import tuning_table
 
 TOLERANCE = 1e-9  # relative, of numbers that another processor or library adds up otherwise
 MOST_SHOWN = 3  # differences named of one file
@@ -82,21 +84,33 @@ def study_of(runs: Runs, sources: Iterable[dict[str, Any]], notebook: str = "") 
     return Study(notebook, example, defaults, chosen, None, save=False, progress_bar=False)
 
 
-def table_differences(folder: Path, name: str, maker: str, runs: Runs) -> list[str]:
-    """What differs between ``tables/<name>.csv`` and ``.md`` and what the records give.
+def made_again(maker: str, runs: Runs, sources: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """The table that the records of the runs that a provenance names give.
 
     Args:
-        folder: of a preset's results.
-        name: of the table, without suffix.
-        maker: a key of `MAKERS`.
-        runs: those there are.
+        maker: a key of `MAKERS`, or `tuning.TABLE`.
+        runs: those there are, or the trials.
+        sources: ``runs`` of the table's provenance.
 
     Raises:
-        OSError, ValueError, LookupError, RunError: a file or record is missing or damaged.
+        OSError, ValueError, LookupError, RunError: a record is missing or damaged.
     """
-    path = folder / "tables" / name
-    record = read_json(f"{path}.provenance.json")
-    frame = MAKERS[maker](study_of(runs, record["runs"]))
+    if maker == TUNING_TABLE:
+        return tuning_table([runs[source["run"]] for source in sources])
+    return MAKERS[maker](study_of(runs, sources))
+
+
+def table_differences(path: Path, frame: pd.DataFrame) -> list[str]:
+    """What differs between the files of a table and what the records give.
+
+    Args:
+        path: of the table, without suffix.
+        frame: as the records give it.
+
+    Raises:
+        OSError, ValueError: a file is missing or damaged.
+    """
+    name = path.name
     with tempfile.TemporaryDirectory() as scratch:
         save_table(frame, Path(scratch) / "table", {})
         found = []

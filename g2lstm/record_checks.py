@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from g2lstm.analysis import default_runs
 from g2lstm.experiments import arguments_of, configure, run_directory
 from g2lstm.files import read_json
 from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
@@ -69,24 +68,25 @@ def provenance_problems(record: Any, runs: Mapping[str, Run] | None = None) -> l
 
 
 def left_out(record: Mapping[str, Any], runs: Mapping[str, Run], about: str) -> list[str]:
-    """A problem for each run in default settings that a provenance should name, but does not.
+    """A problem for each run that a provenance should name, but does not.
 
     Args:
         record: with ``runs``.
-        runs: those there are, by their place.
+        runs: those that it should name, by their place, and others.
         about: how the places of those begin that it is about: "<task>/<corpus>/".
     """
     named = {source["run"] for source in record["runs"]}
-    wanted = {place: run for place, run in runs.items() if place.startswith(about)}
     return [
-        f"leaves out {place}"
-        for place, run in wanted.items()
-        if place not in named and default_runs([run])
+        f"leaves out {place}" for place in runs if place.startswith(about) and place not in named
     ]
 
 
 def run_problems(run: Run) -> list[str]:
-    """Where the records of a published run contradict each other or the place they lie in."""
+    """Where the records of a published run contradict each other or the place they lie in.
+
+    Args:
+        run: with its summary, or a trial of tuning, which has none.
+    """
     directory = run.directory
     config, summary, record = run.config, run.summary, run.provenance
     place = run_directory(configure(**arguments_of(config))).parts[-5:]
@@ -99,13 +99,9 @@ def run_problems(run: Run) -> list[str]:
         "provenance.json has no checksums of the data": all(
             CHECKSUM.fullmatch(checksum) for checksum in record["data"]["sha256"].values()
         ),
-        "summary.json counts no parameters": summary["parameters"] > 0,
-        "summary.json has shares of gate values that do not add up": all(
-            math.isclose(sum(values["histogram"]), 1, abs_tol=1e-6)
-            for mode in summary["gates"].values()
-            for values in mode.values()
-        ),
     }
+    if summary:
+        checks |= _summary_checks(summary)
     if "test_loss" in summary:
         checks["summary.json: test_perplexity is not exp(test_loss)"] = math.isclose(
             summary["test_perplexity"], math.exp(summary["test_loss"]), rel_tol=1e-9
@@ -115,35 +111,50 @@ def run_problems(run: Run) -> list[str]:
         checks[f"summary.json: test_bleu is not that of {BLEU_STATISTICS}, {bleu:.4f}"] = (
             math.isclose(summary["test_bleu"], bleu, rel_tol=1e-9)
         )
-    elif config.get("task") == "translation":
+    elif summary and config.get("task") == "translation":
         problems.append(f"{BLEU_STATISTICS} is missing")
     return problems + [problem for problem, fits in checks.items() if not fits]
+
+
+def _summary_checks(summary: Mapping[str, Any]) -> dict[str, bool]:
+    return {
+        "summary.json counts no parameters": summary["parameters"] > 0,
+        "summary.json has shares of gate values that do not add up": all(
+            math.isclose(sum(values["histogram"]), 1, abs_tol=1e-6)
+            for mode in summary["gates"].values()
+            for values in mode.values()
+        ),
+    }
 
 
 def _metrics_problems(run: Run) -> list[str]:
     rows, summary = run.metrics, run.summary
     losses = [row["valid_loss"] for row in rows]
-    seconds = sum(row["seconds"] for row in rows)
     training = run.config["training"]
+    epochs = summary["epochs"] if summary else len(rows)
     checks = {
-        f"metrics.jsonl does not number its epochs from 1 to {summary['epochs']}": (
-            [row["epoch"] for row in rows] == list(range(1, summary["epochs"] + 1))
+        f"metrics.jsonl does not number its epochs from 1 to {epochs}": (
+            rows and [row["epoch"] for row in rows] == list(range(1, epochs + 1))
         ),
         "metrics.jsonl has more epochs than config.json asks for": (
             len(rows) <= training["epochs"] + training["finetune_epochs"]
-        ),
-        f"summary.json: best_epoch {summary['best_epoch']} is not the best of metrics.jsonl": (
-            rows and losses.index(min(losses)) + 1 == summary["best_epoch"]
         ),
         "metrics.jsonl: a perplexity is not exp(loss)": all(
             math.isclose(row[f"{split}_perplexity"], math.exp(row[f"{split}_loss"]), rel_tol=1e-9)
             for row in rows
             for split in ("train", "valid")
         ),
-        "provenance.json: training_seconds is not the sum over metrics.jsonl": math.isclose(
-            run.provenance["training_seconds"], seconds, rel_tol=1e-6
-        ),
     }
+    if summary:
+        best, seconds = summary["best_epoch"], sum(row["seconds"] for row in rows)
+        checks |= {
+            f"summary.json: best_epoch {best} is not the best of metrics.jsonl": (
+                rows and losses.index(min(losses)) + 1 == best
+            ),
+            "provenance.json: training_seconds is not the sum over metrics.jsonl": math.isclose(
+                run.provenance["training_seconds"], seconds, rel_tol=1e-6
+            ),
+        }
     return [problem for problem, fits in checks.items() if not fits]
 
 

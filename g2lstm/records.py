@@ -13,8 +13,9 @@ from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
 CONFIG, SUMMARY, PROVENANCE = "config.json", "summary.json", "provenance.json"
+METRICS = "metrics.jsonl"
 WEIGHTS = "model.safetensors"  # those that were best on the validation text
-RECORDS = (CONFIG, "metrics.jsonl", SUMMARY, PROVENANCE)
+RECORDS = (CONFIG, METRICS, SUMMARY, PROVENANCE)
 # Folder of what was measured on the weights afterwards, see `measurements`.
 MEASUREMENTS = "measurements"
 # Further records of a translation.
@@ -45,17 +46,20 @@ class Run:
     provenance: dict[str, Any]
 
 
-def read_run(directory: Path | str) -> Run:
+def read_run(directory: Path | str, tested: bool = True) -> Run:
     """Read the records of a finished run.
+
+    Args:
+        directory: of the run.
+        tested: whether it was measured on the test text; else its ``summary`` is empty.
 
     Raises:
         RunError: the run is not finished, or a record is missing or damaged.
     """
     directory = Path(directory)
-    config, summary, record = (
-        read_record(directory / name) for name in ("config.json", "summary.json", "provenance.json")
-    )
-    path = directory / "metrics.jsonl"
+    config, record = (read_record(directory / name) for name in (CONFIG, PROVENANCE))
+    summary = read_record(directory / SUMMARY) if tested else {}
+    path = directory / METRICS
     metrics = _parsed(path, lambda text: [json.loads(line) for line in text.splitlines()])
     if not all(isinstance(row, dict) for row in metrics):
         raise _damaged(path, "a line of it is no epoch")

@@ -204,7 +204,8 @@ def _perplexity(loss: float) -> float:
 
 
 _MODULES = (
-    "compression", "low_rank_lstm", "packing", "robustness", "evaluation", "beam_search", "scoring",
+    "compression", "low_rank_lstm", "packing", "robustness", "evaluation", "batches",
+    "beam_search", "scoring",
 )  # fmt: skip
 COMPRESSION = Measurement("compression", measure_compression, _MODULES)
 CURVES = Measurement("compression_curves", measure_curves, _MODULES)

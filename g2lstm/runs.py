@@ -23,7 +23,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ from g2lstm.records import (
     read_record,
     read_run,
 )
-from g2lstm.training import Objective, load_best, train
+from g2lstm.training import CHECKPOINT, Objective, load_best, train
 from g2lstm.translation_task import TranslationTask
 
 
@@ -165,19 +165,10 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
             load_best(directory / "model.safetensors", experiment.model)
             return read_run(directory)
         started = time.perf_counter()
-        resumed = (directory / "state").exists()
+        resumed = (directory / CHECKPOINT).exists()
         if resumed:
             print("this run was begun before: it goes on after its last finished epoch")
-        history = train(
-            experiment.model,
-            experiment.task.objective,
-            configuration.training,
-            directory,
-            seed=configuration.seed,
-            schedule=_schedule(configuration),
-            probe=lambda model: experiment.task.probe(),
-            progress_bar=progress_bar,
-        )
+        history = _train(experiment, directory, progress_bar, experiment.task.probe)
         summary = experiment.task.summarise(directory) | _about(experiment, history)
         record = read_record(directory / "provenance.json")
         record["training_seconds"] = sum(row["seconds"] for row in history)
@@ -194,25 +185,48 @@ def follow(experiment: Experiment) -> None:
 
     Keeps its own copies of the checkpoint in a temporary folder; records nothing.
     """
-    configuration = experiment.configuration
     if computed_by_first(lambda: 0.0, experiment.model):
         return  # the run is done
-    checkpoint = Path("state", "checkpoint.safetensors")
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         (Path(folder) / "state").mkdir()
         # Absent at the start of a run. The first process cannot go on from it by itself.
         with suppress(FileNotFoundError):
-            for name in (checkpoint, "model.safetensors"):
+            for name in (CHECKPOINT, "model.safetensors"):
                 shutil.copy(experiment.directory / name, Path(folder) / name)
-        train(
-            experiment.model,
-            experiment.task.objective,
-            configuration.training,
-            folder,
-            seed=configuration.seed,
-            schedule=_schedule(configuration),
-            progress_bar=False,
-        )
+        _train(experiment, Path(folder), progress_bar=False)
+
+
+def train_untested(experiment: Experiment, progress_bar: bool = True) -> list[dict[str, Any]]:
+    """Train as `train_or_load` does, and go on likewise, but measure nothing on the test text.
+
+    Returns:
+        The metrics of each epoch.
+
+    Raises:
+        RunError, TrainingDivergedError, CheckpointError: see `train_or_load`.
+    """
+    with _locked(experiment.directory):
+        _make_ready(experiment)
+        return _train(experiment, experiment.directory, progress_bar, experiment.task.probe)
+
+
+def _train(
+    experiment: Experiment,
+    directory: Path,
+    progress_bar: bool,
+    probe: Callable[[], dict[str, float]] | None = None,
+) -> list[dict[str, Any]]:
+    configuration = experiment.configuration
+    return train(
+        experiment.model,
+        experiment.task.objective,
+        configuration.training,
+        directory,
+        seed=configuration.seed,
+        schedule=_schedule(configuration),
+        probe=probe and (lambda model: probe()),
+        progress_bar=progress_bar,
+    )
 
 
 def _make_ready(experiment: Experiment) -> None:
@@ -236,7 +250,7 @@ def _make_ready(experiment: Experiment) -> None:
     if same and kept:
         # What is damaged is found out now, not after the training.
         if weights.exists():
-            read_progress(weights)
+            read_progress(weights, "temperature")
         if (directory / "provenance.json").exists():
             read_record(directory / "provenance.json")
             return

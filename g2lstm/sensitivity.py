@@ -152,7 +152,7 @@ def measure_switches(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
     return found
 
 
-_MODULES = ("compression", "robustness", "sensitivity", "evaluation")
+_MODULES = ("compression", "robustness", "sensitivity", "evaluation", "batches")
 PERTURBATION = Measurement("perturbation", measure_perturbation, _MODULES)
 SURFACE = Measurement("surface", measure_surface, _MODULES)
 SWITCHES = Measurement("switches", measure_switches, _MODULES)

@@ -21,6 +21,7 @@ from g2lstm.options import TrainingOptions
 
 # Columns of the metrics that depend on the machine's speed; all others repeat exactly.
 TIMING_COLUMNS = ("seconds", "tokens_per_second")
+CHECKPOINT = Path("state", "checkpoint.safetensors")  # in the run directory
 CHECK_INTERVAL = 20  # steps between looks at the loss: each one waits for a GPU
 
 
@@ -102,7 +103,7 @@ def train(
         CheckpointError: the checkpoint is damaged or of another model.
     """
     directory = Path(directory)
-    checkpoint = directory / "state" / "checkpoint.safetensors"
+    checkpoint = directory / CHECKPOINT
     best = directory / "model.safetensors"
     # Not the seed of the initial weights: the masks would be made of the same random numbers.
     torch.manual_seed(seed + 2**32)
@@ -110,7 +111,7 @@ def train(
     history: list[dict[str, Any]] = []
     averaging, stopped = False, False
     if checkpoint.exists():
-        averaging = read_progress(checkpoint)["averaging"]
+        averaging = read_progress(checkpoint, "averaging", "history", "stopped")["averaging"]
         optimizer = _optimizer(model, options, averaging)
         progress = load_checkpoint(checkpoint, model, optimizer)
         history, stopped = progress["history"], progress["stopped"]
@@ -165,9 +166,11 @@ def load_best(path: Path | str, model: nn.Module) -> None:
     """Load the weights in ``path`` (``model.safetensors``) and the temperature they belong to.
 
     Raises:
-        CheckpointError: the file is missing, damaged or of another model.
+        CheckpointError: the file is missing, damaged, of another model or no file of weights.
     """
-    model.temperature = load_checkpoint(path, model)["temperature"]
+    temperature = read_progress(path, "temperature")["temperature"]
+    load_checkpoint(path, model)
+    model.temperature = temperature
 
 
 def _train_epoch(

@@ -243,10 +243,19 @@ class TranslationModel(nn.Module):
         output = self.decode(tokens[None], state, memory)
         return self.log_probabilities(output.hidden[0]), output.state
 
-    def forward(self, source: Tensor, source_lengths: Tensor, inputs: Tensor) -> TranslationOutput:
-        """Teacher forcing: source [S, B], its lengths [B], inputs [T, B] (target shifted)."""
+    def forward(
+        self,
+        source: Tensor,
+        source_lengths: Tensor,
+        inputs: Tensor,
+        target_lengths: Tensor | None = None,
+    ) -> TranslationOutput:
+        """Teacher forcing: source [S, B], its lengths [B], inputs [T, B] (target shifted).
+
+        Recorded gates need ``target_lengths`` [B], see `decode`.
+        """
         memory = self.encode(source, source_lengths)
-        return self.decode(inputs, self.start(memory), memory)
+        return self.decode(inputs, self.start(memory), memory, target_lengths)
 
     def losses(
         self, hidden: Tensor, targets: Tensor, label_smoothing: float = 0.0

@@ -45,7 +45,7 @@ class TranslationTask:
     modules = (
         "gates", "recurrence", "lstm", "inspection", "language_model", "attention", "translation",
         "parallel_grammar", "parallel_corpora", "subwords", "batches", "scoring", "beam_search",
-        "evaluation", "options", "training", "objectives", "translation_task",
+        "evaluation", "options", "training", "objectives", "data_parallel", "translation_task",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration, device: str) -> None:
@@ -190,12 +190,7 @@ class TranslationTask:
 
     def _gates(self, pairs: Pairs, training: bool) -> dict[str, Any]:
         """Gates of every layer on the first pairs, encoder and decoder, by teacher forcing."""
-        model = self.model
-        device = model.output_bias.device
-        batch = collate(pairs, list(range(min(GATE_PAIRS, len(pairs)))), device)
-
-        def call() -> None:
-            memory = model.encode(batch.source, batch.source_lengths)
-            model.decode(batch.inputs, model.start(memory), memory, batch.target_lengths)
-
-        return gate_summary(recorded(model, training, call))
+        first = list(range(min(GATE_PAIRS, len(pairs))))
+        batch = collate(pairs, first, self.model.output_bias.device)
+        given = batch.source, batch.source_lengths, batch.inputs, batch.target_lengths
+        return gate_summary(recorded(self.model, training, lambda: self.model(*given)))

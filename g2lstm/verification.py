@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from g2lstm.analysis import default_runs
 from g2lstm.checkpoint import CheckpointError
 from g2lstm.corpus_sources import CorpusError
 from g2lstm.experiments import NOTEBOOKS, configure, gate_settings
@@ -12,7 +13,7 @@ from g2lstm.files import read_json
 from g2lstm.gates import GATES
 from g2lstm.manifest import MANIFEST, differences, listed_files
 from g2lstm.presets import PRESETS
-from g2lstm.rebuilding import MAKERS, report_differences, table_differences
+from g2lstm.rebuilding import MAKERS, made_again, report_differences, table_differences
 from g2lstm.record_checks import (
     figure_problems,
     left_out,
@@ -27,6 +28,8 @@ from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
+from g2lstm.tuning import TABLE as TUNING_TABLE
+from g2lstm.tuning import TUNING
 
 Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wrong with it
 RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model
@@ -45,16 +48,26 @@ class Failure:
 
 @dataclass(frozen=True)
 class Published:
-    """A folder of results, and its runs by their place: those that can be read, or why not."""
+    """A folder of results, and its runs by their place: those that can be read, or why not.
+
+    ``trials`` are those of tuning, which were not tested.
+    """
 
     folder: Path
     runs: dict[str, Run] = field(default_factory=dict)
+    trials: dict[str, Run] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def defaults(self) -> dict[str, Run]:
+        """The runs in default settings."""
+        return {place: run for place, run in self.runs.items() if default_runs([run])}
 
     @property
     def places(self) -> list[str]:
         """Of all runs, below the folder ``runs``."""
-        return [*self.runs, *self.damaged]
+        damaged = [place.split("/", 1) for place in self.damaged]
+        return [*self.runs, *(place for kind, place in damaged if kind == "runs")]
 
 
 @dataclass
@@ -107,13 +120,14 @@ def verify(folder: Path | str) -> list[Check]:
 
 def _read(folder: Path) -> "Published":
     published = Published(folder)
-    for directory in sorted(folder.glob("runs/*/*/*/*/*")):
-        if directory.is_dir():
-            place = directory.relative_to(folder / "runs").as_posix()
-            try:
-                published.runs[place] = read_run(directory.resolve())
-            except DAMAGED as error:
-                published.damaged[place] = str(error)
+    for kind, found in (("runs", published.runs), (TUNING, published.trials)):
+        for directory in sorted(folder.glob(f"{kind}/*/*/*/*/*")):
+            if directory.is_dir():
+                place = directory.relative_to(folder / kind).as_posix()
+                try:
+                    found[place] = read_run(directory.resolve(), tested=kind == "runs")
+                except DAMAGED as error:
+                    published.damaged[f"{kind}/{place}"] = str(error)
     return published
 
 
@@ -153,9 +167,10 @@ def _runs(published: Published) -> Items:
     if not published.runs and not published.damaged:
         yield "runs", ["holds no runs"]
     for place, problem in published.damaged.items():
-        yield f"runs/{place}", [problem]
-    for place, run in published.runs.items():
-        yield f"runs/{place}", _problems(lambda run=run: run_problems(run))
+        yield place, [problem]
+    for kind, found in (("runs", published.runs), (TUNING, published.trials)):
+        for place, run in found.items():
+            yield f"{kind}/{place}", _problems(lambda run=run: run_problems(run))
 
 
 def _measurements(published: Published) -> Items:
@@ -176,6 +191,8 @@ def _tables(published: Published) -> Items:
         studies = [f"_{name}" for names in STUDY_TABLES.values() for name in names]
         makers = (*RUN_TABLES.get(kind, ()), *studies)
         known |= {f"{kind}_{corpus}{maker}": (maker, f"{task}/{corpus}/") for maker in makers}
+    for task, kind, corpus in _labels(published.trials):
+        known[f"{kind}_{corpus}{TUNING_TABLE}"] = (TUNING_TABLE, f"{task}/{corpus}/")
     for name in sorted(known.keys() | _stems(published.folder / "tables")):
         problems = _problems(
             lambda name=name: _table_problems(published, name, *known.get(name, ()))
@@ -186,16 +203,19 @@ def _tables(published: Published) -> Items:
 def _table_problems(
     published: Published, name: str, maker: str | None = None, about: str = ""
 ) -> list[str]:
-    if maker not in MAKERS:
+    if maker not in (*MAKERS, TUNING_TABLE):
         return ["nothing here makes a table of this name from the records"]
     path = published.folder / "tables" / name
     problems = missing(path, ("csv", "md", "provenance.json"))
     if problems:
         return problems
     record = read_json(f"{path}.provenance.json")
-    problems = provenance_problems(record, published.runs) + left_out(record, published.runs, about)
+    tuning = maker == TUNING_TABLE
+    runs = published.trials if tuning else published.runs
+    wanted = published.trials if tuning else published.defaults
+    problems = provenance_problems(record, runs) + left_out(record, wanted, about)
     problems = [f"its provenance {problem}" for problem in problems]
-    return problems + table_differences(published.folder, name, maker, published.runs)
+    return problems + table_differences(path, made_again(maker, runs, record["runs"]))
 
 
 def _figures(published: Published) -> Items:
@@ -266,7 +286,7 @@ def _report(published: Published) -> Items:
         record, runs = read_json(published.folder / "claims.json")["provenance"], published.runs
         found = provenance_problems(record, runs)
         for task, _, corpus in _labels(source["run"] for source in record["runs"]):
-            found += left_out(record, runs, f"{task}/{corpus}/")
+            found += left_out(record, published.defaults, f"{task}/{corpus}/")
         found = [f"its provenance {problem}" for problem in found]
         return found + report_differences(published.folder, published.runs)
 

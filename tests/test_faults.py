@@ -286,6 +286,16 @@ def test_a_flipped_bit_in_weights_is_noticed(made, name):
         same_but_for_time(made.directory, made.whole)
 
 
+@pytest.mark.parametrize(
+    ("name", "other"), [("model.safetensors", CHECKPOINT), (CHECKPOINT, "model.safetensors")]
+)
+def test_weights_and_checkpoint_are_not_taken_for_each_other(made, name, other):
+    made.start_from(made.begun)
+    shutil.copy(made.directory / other, made.directory / name)
+    assert exactly_or_by_name(made, name)
+    same_but_for_time(made.directory, made.whole)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_measurement_is_made_again(made, kind):
     made.start_from(made.whole)

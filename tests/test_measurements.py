@@ -144,7 +144,7 @@ def test_the_record_says_where_it_comes_from(run, measurement):
     assert record["result"] == result
     assert record["settings"] == {"factor": 0.5}
     assert record["fingerprint"] == run.config["fingerprint"]
-    assert record["code"] == code_checksum(("files", "checkpoint"))
+    assert record["code"] == code_checksum(("files", "checkpoint", "measurements"))
     about = record["provenance"]
     assert about["command"].startswith("norm measured of papermill notebooks/01_language_model")
     assert about["seed"] == 1

@@ -1,0 +1,190 @@
+"""Tuning tries every gate with the same settings, looks at the validation text only, goes on."""
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from g2lstm import runs, tuning
+from g2lstm.command_line import main
+from g2lstm.experiments import configure
+from g2lstm.gates import GATES
+from g2lstm.parameters import ParameterError
+from g2lstm.plots import GATE_LABELS
+from g2lstm.presets import PRESETS
+from g2lstm.records import Run
+from g2lstm.runs import prepare, train_or_load
+from g2lstm.tuning import read_trials, tune, tuning_table
+from g2lstm.verification import verify
+from sources import ROOT
+from tiny_runs import TINY, few_sentences
+
+TASKS = {"language-model": "grammar", "translation": "grammar-de-en"}
+TABLES = {task: f"{task.replace('-', '_')}_{label}_tuning" for task, label in TASKS.items()}
+
+
+@pytest.fixture
+def tiny_presets(monkeypatch, tmp_path):
+    """Presets of tiny models on few sentences, with two candidates; an empty folder of runs."""
+    with few_sentences():
+        monkeypatch.setenv("G2LSTM_RUNS", str(tmp_path / "runs"))
+        monkeypatch.setenv("G2LSTM_RESULTS", str(tmp_path / "results"))
+        for task in TASKS:
+            candidates = tuple(TINY[task] | {"learning_rate": rate} for rate in (1e-2, 2e-2))
+            preset = replace(PRESETS[task]["quick"], candidates=candidates)
+            monkeypatch.setitem(PRESETS[task], "quick", preset)
+        yield tmp_path
+
+
+def trial(gate, losses, **settings):
+    rows = [
+        {
+            "epoch": epoch, "valid_loss": loss, "valid_perplexity": 10 * loss,
+            "train_perplexity": 7.0 * loss,
+        }
+        for epoch, loss in enumerate(losses, start=1)
+    ]  # fmt: skip
+    config = {"gate": gate, "training": settings, "model": {"layers": 2}, "data": {}}
+    return Run(None, config, {}, rows, {})
+
+
+def test_the_best_epoch_of_each_trial_and_the_best_trial_of_each_gate():
+    frame = tuning_table(
+        [
+            trial("sigmoid", (3.0, 2.0, 2.5), rate=0.1, epochs=3),
+            trial("sigmoid", (4.0, 2.2, 2.1), rate=0.2, epochs=3),
+            trial("gumbel", (9.0, 8.0, 7.0), rate=0.1, epochs=3),
+            trial("gumbel", (5.0, 6.0, 7.0), rate=0.2, epochs=3),
+        ]
+    )
+    expected = pd.DataFrame(
+        {
+            "model": ["LSTM", "LSTM", "G2-LSTM", "G2-LSTM"],
+            "rate": ["0.1", "0.2", "0.1", "0.2"],
+            "validation perplexity": [20.0, 21.0, 70.0, 50.0],
+            "training perplexity": [14.0, 14.7, 49.0, 35.0],
+            "best epoch": [2, 3, 3, 1],
+            "chosen": ["yes", "", "", "yes"],
+        }
+    )
+    pd.testing.assert_frame_equal(frame, expected)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_trial_reads_the_test_text(tiny_presets, monkeypatch, task):
+    monkeypatch.setattr(runs.TASKS[task], "summarise", None)
+    frame = tune(task, "quick", gates=("sigmoid", "gumbel"), progress_bar=False)
+    assert list(frame["model"]) == ["LSTM"] * 2 + ["G2-LSTM"] * 2
+    assert set(frame["learning_rate"]) == {"0.01", "0.02"}
+    assert list(frame["chosen"]).count("yes") == 2
+    assert not [*tiny_presets.rglob("summary.json")]
+    published = tiny_presets / "results/quick"
+    stored = pd.read_csv(published / f"tables/{TABLES[task]}.csv", keep_default_na=False)
+    assert list(stored["validation perplexity"]) == list(frame["validation perplexity"])
+    trials = read_trials(published, task, TASKS[task])
+    record = json.loads((published / f"tables/{TABLES[task]}.provenance.json").read_text())
+    assert len(record["runs"]) == len(trials) == 4
+    assert record["command"].startswith(f"g2lstm tune --task {task} --preset quick")
+
+
+def test_a_stopped_tuning_goes_on_and_adds_to_the_table(tiny_presets, monkeypatch, capsys):
+    train = tuning.train_untested
+    left = [None]
+
+    def stopped(experiment, progress_bar):
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return train(experiment, progress_bar)
+
+    arguments = ["tune", "--preset", "quick", "--gate", "sigmoid", "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(tuning, "train_untested", stopped)
+        assert main(arguments) == 130
+    assert "The same command goes on" in capsys.readouterr().err
+    (first,) = (tiny_presets / "runs").rglob("metrics.jsonl")
+    before = first.stat().st_mtime_ns, first.read_text()
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "LSTM" in shown
+    assert "yes" in shown
+    assert first.read_text() == before[1], "what was done is not trained again"
+    assert main(["tune", "--preset", "quick", "--gate", "sharpened", "--quiet"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("yes") == 2
+    assert "sharpened" in shown
+
+
+def test_a_trial_in_the_presets_own_settings_is_the_run_of_the_grid(tiny_presets, monkeypatch):
+    quick = PRESETS["language-model"]["quick"]
+    own = {"learning_rate": quick.training.learning_rate, "embedding_size": 128}
+    monkeypatch.setitem(
+        PRESETS["language-model"],
+        "quick",
+        replace(quick, candidates=(own,), training=replace(quick.training, epochs=1)),
+    )
+    tune(preset="quick", gates=("sigmoid",), progress_bar=False)
+    experiment = prepare(configure(gate="sigmoid"), device="cpu")
+    before = (experiment.directory / "metrics.jsonl").read_text()
+    run = train_or_load(experiment, progress_bar=False)
+    assert (run.directory / "metrics.jsonl").read_text() == before
+    assert run.summary["test_perplexity"] > 1
+
+
+def test_presets_without_candidates_are_refused():
+    with pytest.raises(ParameterError, match=r"preset 'quick' has no candidates.*small has"):
+        tune(preset="quick")
+
+
+def test_published_trials_verify_and_tampering_is_found(tiny_presets):
+    tune(preset="quick", gates=("sigmoid", "gumbel"), progress_bar=False)
+    published = tiny_presets / "results/quick"
+    name = TABLES["language-model"]
+
+    def problems():
+        found = {f.file: f.problem for check in verify(published) for f in check.failures}
+        wanted = ("tuning/", name)
+        return {
+            file: problem for file, problem in found.items() if any(part in file for part in wanted)
+        }
+
+    assert problems() == {}
+    table = published / f"tables/{name}.csv"
+    content = table.read_text()
+    table.write_text(content.replace("LSTM,0.01,", "LSTM,0.01,1", 1))
+    (problem,) = problems().values()
+    assert "the records give" in problem
+    table.write_text(content)
+    metrics = sorted((published / "tuning").rglob("metrics.jsonl"))[0]
+    row = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(row | {"valid_perplexity": row["valid_perplexity"] / 2}) + "\n")
+    found = problems()
+    assert len(found) == 2
+    assert any("is not exp(loss)" in problem for problem in found.values())
+
+
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("results/*/tuning/*/*")))
+def test_every_gate_had_the_same_budget_and_the_preset_has_what_was_best(folder):
+    preset, task, corpus = folder.parts[-4], folder.parts[-2], folder.name
+    trials = read_trials(ROOT / "results" / preset, task, corpus)
+    about = {"task": task, "preset": preset}
+    tried = {gate: [] for gate in GATES}
+    for one in trials:
+        tried[one.config["gate"]].append(one)
+        training, model = one.config["training"], one.config["model"]
+        assert len(one.metrics) == training["epochs"], "to the end"
+        assert "summary.json" not in [path.name for path in one.directory.iterdir()]
+        assert (training, model) in [
+            (settings.training.__dict__, settings.model)
+            for settings in (
+                configure(**about, gate=one.config["gate"], overrides=candidate)
+                for candidate in PRESETS[task][preset].candidates
+            )
+        ]
+    for gate, of_gate in tried.items():
+        assert len(of_gate) == len(PRESETS[task][preset].candidates), gate
+        best = min(of_gate, key=lambda run: min(row["valid_loss"] for row in run.metrics))
+        now = configure(**about, gate=gate)
+        assert best.config["training"] == now.training.__dict__, GATE_LABELS[gate]
+        assert best.config["model"] == now.model, GATE_LABELS[gate]
