@@ -83,7 +83,7 @@ def _over_seeds(
     ]  # fmt: skip
 
 
-def _worse(task: str, value: float, than: float) -> float:
+def worse(task: str, value: float, than: float) -> float:
     """How much worse one result is than another: nats a token, or points of BLEU."""
     return math.log(value / than) if task == "language-model" else than - value
 
@@ -104,11 +104,21 @@ def _values(row: Mapping[str, Any]) -> dict[str, float]:
 def _mean_worse(task: str, row: Mapping[str, Any], than: float) -> float:
     """How much worse than a result the compressed models are: mean over the four columns."""
     values = _values(row)
-    return fmean(_worse(task, values[column], than) for column in COLUMNS[1:])
+    return fmean(worse(task, values[column], than) for column in COLUMNS[1:])
 
 
-def _cost(task: str, row: Mapping[str, Any]) -> float:
+def cost_of_compression(task: str, row: Mapping[str, Any]) -> float:
+    """What compression costs: mean over the paper's four columns, in nats a token or BLEU.
+
+    Args:
+        task: "language-model" or "translation".
+        row: results by column, as `robustness.measure_compression` returns them, or the paper's.
+    """
     return _mean_worse(task, row, _values(row)["result"])
+
+
+def _costs_more(task: str, row: Mapping[str, Any], than: Mapping[str, Any]) -> float:
+    return cost_of_compression(task, row) - cost_of_compression(task, than)
 
 
 def _accuracy(evidence: Evidence) -> list[Statistic]:
@@ -122,10 +132,10 @@ def _accuracy(evidence: Evidence) -> list[Statistic]:
     return [
         *_over_seeds(
             evidence, 1, "how much worse than the LSTM G2-LSTM is on the test text",
-            lambda g, s: _worse(task, _result(evidence, g), _result(evidence, s)), both,
+            lambda g, s: worse(task, _result(evidence, g), _result(evidence, s)), both,
             "below", AS_GOOD[task],
             paper=_from_paper(
-                task, lambda p: _worse(task, p["gumbel"]["result"], p["sigmoid"]["result"])
+                task, lambda p: worse(task, p["gumbel"]["result"], p["sigmoid"]["result"])
             ),
         ),
         *_over_seeds(
@@ -141,10 +151,10 @@ def _compression(evidence: Evidence) -> list[Statistic]:
     for gate, name in (("sigmoid", "LSTM"), ("sharpened", "sharpened sigmoid")):
         found += _over_seeds(
             evidence, 2, f"cost of compression, G2-LSTM minus {name}",
-            lambda g, s: _cost(task, rows[g]) - _cost(task, rows[s]), ("gumbel", gate),
+            lambda g, s: _costs_more(task, rows[g], rows[s]), ("gumbel", gate),
             "below", 0.0,
             paper=_from_paper(
-                task, lambda p, gate=gate: _cost(task, p["gumbel"]) - _cost(task, p[gate])
+                task, lambda p, gate=gate: _costs_more(task, p["gumbel"], p[gate])
             ),
         )  # fmt: skip
     return found + _over_seeds(
@@ -228,17 +238,15 @@ def _estimator(evidence: Evidence) -> list[Statistic]:
     return [
         *_over_seeds(
             evidence, 5, "how much worse than G2-LSTM the sharpened sigmoid is on the test text",
-            lambda s, g: _worse(task, _result(evidence, s), _result(evidence, g)), both,
+            lambda s, g: worse(task, _result(evidence, s), _result(evidence, g)), both,
             "above", 0.0,
             paper=_from_paper(
-                task, lambda p: _worse(task, p["sharpened"]["result"], p["gumbel"]["result"])
+                task, lambda p: worse(task, p["sharpened"]["result"], p["gumbel"]["result"])
             ),
         ),
         *_over_seeds(
             evidence, 5, "cost of compression, sharpened sigmoid minus G2-LSTM",
-            lambda s, g: _cost(task, rows[s]) - _cost(task, rows[g]), both, "above", 0.0,
-            paper=_from_paper(
-                task, lambda p: _cost(task, p["sharpened"]) - _cost(task, p["gumbel"])
-            ),
+            lambda s, g: _costs_more(task, rows[s], rows[g]), both, "above", 0.0,
+            paper=_from_paper(task, lambda p: _costs_more(task, p["sharpened"], p["gumbel"])),
         ),
     ]  # fmt: skip

@@ -1,5 +1,6 @@
 """The report: verdicts, statistics and results of a preset, as JSON and as Markdown."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +12,9 @@ from g2lstm.case_study import ALIGNMENT
 from g2lstm.claims import Evidence, collect_evidence, judge
 from g2lstm.experiments import TASKS, ParameterError, corpus_label, results_directory
 from g2lstm.files import write_json, write_text
+from g2lstm.plain_words import in_plain_words
 from g2lstm.provenance import provenance
+from g2lstm.results import bleu_table, perplexity_table, run_label, summary_frame
 from g2lstm.robustness import COMPRESSION, PAPER_SETTINGS
 from g2lstm.studies import Study, open_study
 from g2lstm.verdicts import RULE, Statistic, verdict_rows
@@ -46,6 +49,17 @@ def open_studies(
         open_study("09_report", preset=preset, seeds=seeds, save=save, **experiment)
         for experiment in experiments
     ]
+
+
+def models_table(study: Study) -> pd.DataFrame:
+    """All models of one corpus, other settings of G2-LSTM too, with the command of their runs."""
+    frame = perplexity_table if study.example.task == "language-model" else bleu_table
+    table = frame(summary_frame(study.variants))
+    commands = {
+        run_label(run): re.sub(r"(-p seed) \d+", r"\1 N", run.provenance["command"])
+        for run in study.variants
+    }
+    return table.assign(**{"command, N: the seed": [f"`{commands[m]}`" for m in table["model"]]})
 
 
 def evidence_of(study: Study) -> Evidence:
@@ -109,7 +123,7 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
             "command": run.provenance["command"],
         }
         for study in studies
-        for run in study.runs
+        for run in study.variants
     ]
     record = provenance(f"make reproduce PRESET={preset} (09_report)", runs=runs)
     claims, text = make_report(preset, studies, statistics, record)
@@ -145,6 +159,8 @@ def make_report(
         "own records (seed, commit, versions, command) in `runs/`.",
         "## Verdicts",
         _markdown(verdict_table(statistics)),
+        "## In plain words",
+        in_plain_words([evidence_of(study) for study in studies], statistics),
         "## Results",
     ]
     for study in studies:
@@ -154,15 +170,27 @@ def make_report(
             if study.example.task == "translation"
             else "Perplexity, lower is better"
         )
+        about = f"-p task {study.example.task} -p corpus {study.example.corpus}"
         parts += [
             f"### {study.example.task.replace('-', ' ')}, {corpus_label(study.example)}",
+            "Mean ± standard deviation over seeds. `make reproduce` runs all of these commands, or "
+            "one by one in `.venv/bin`; the commit of each run is in its record.",
+            _markdown(models_table(study)),
+            f"Compressed, after these runs: `papermill notebooks/05_compression.ipynb out.ipynb "
+            f"-p preset {preset} {about}`.",
             f"{metric}; mean ± standard deviation over seeds, change in brackets. Round: step "
             f"{settings['step']:g}; clip: {2 * settings['step']:g}; SVD and SVD+: ranks that are "
             f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, as in the paper. The "
             "rows marked so are the paper's own, on its own corpora.",
             _markdown(results_table(study)),
         ]
-    parts += ["## Statistics", _markdown(statistics_table(statistics)), "## The rule", RULE.strip()]
+    parts += [
+        "## Statistics",
+        f"By `papermill notebooks/09_report.ipynb out.ipynb -p preset {preset}`, after the above.",
+        _markdown(statistics_table(statistics)),
+        "## The rule",
+        RULE.strip(),
+    ]
     return claims, "\n\n".join(parts) + "\n"
 
 

@@ -29,6 +29,11 @@ def made_up_run(gate, seed, task="language-model", saturation=None, **settings):
     summary = {
         "test_perplexity": 50.0 + 0.1 * seed,
         "train_perplexity": seen,
+        "valid_perplexity": 51.0 + 0.1 * seed,
+        "input_gate_saturation": share,
+        "forget_gate_saturation": share,
+        "parameters": 1_500_000,
+        "epochs": 2,
         "gates": {"evaluation": gates(share), "training": gates(share)},
     }
     metrics = [
@@ -37,6 +42,7 @@ def made_up_run(gate, seed, task="language-model", saturation=None, **settings):
     ]
     config = arguments_of(vars(configuration)) | {"fingerprint": "made up"}
     provenance = {"commit": "0" * 40, "modified": False, "command": "none", "hardware": {}}
+    provenance["training_seconds"] = 60.0
     directory = Path("runs", task, "grammar", "quick", gate, f"seed-{seed}")
     return Run(directory, config, summary, metrics, provenance)
 

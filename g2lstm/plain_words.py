@@ -1,0 +1,110 @@
+"""What was found, in at most 200 words, for a reader in a hurry: made of the numbers alone."""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean
+
+from g2lstm.claims import Evidence, cost_of_compression, worse
+from g2lstm.paper import CLAIMS, TABLES_OF
+from g2lstm.plots import GATE_LABELS
+from g2lstm.results import mean_and_spread
+from g2lstm.verdicts import FAILS, HOLDS, OPEN, Statistic, verdict_rows
+
+METRICS = {"language-model": "test perplexity", "translation": "test BLEU"}
+
+
+def in_plain_words(evidence: Sequence[Evidence], statistics: Iterable[Statistic]) -> str:
+    """A Markdown list: a point a corpus, one for the verdicts, one for what this cannot tell.
+
+    Args:
+        evidence: one a corpus.
+        statistics: of all of them, as `claims.judge` returns them.
+    """
+    statistics = list(statistics)
+    points = [_of_corpus(one, statistics) for one in evidence]
+    points += [_verdicts(statistics), _limits(evidence)]
+    return "\n".join(f"- {point}" for point in points)
+
+
+def _of_corpus(evidence: Evidence, statistics: Iterable[Statistic]) -> str:
+    task, seeds = evidence.task, evidence.seeds(*GATE_LABELS)
+    about = f"**{evidence.corpus}** ({len(seeds)} seed{'s' * (len(seeds) != 1)})"
+    if not seeds:
+        return f"{about}: no seed has runs of all three gates, so there is nothing to compare."
+
+    def results(gate: str) -> list[float]:
+        return [evidence.compression[gate, seed]["result"]["value"] for seed in seeds]
+
+    def cost(gate: str) -> str:
+        rows = [evidence.compression[gate, seed] for seed in seeds]
+        return _change(task, fmean(cost_of_compression(task, row) for row in rows))
+
+    def near(gate: str) -> str:
+        runs = [evidence.runs[gate, seed].summary["gates"]["evaluation"] for seed in seeds]
+        shares = [part["saturation"] for gates in runs for part in gates.values()]
+        return f"{100 * fmean(shares):.0f} %"
+
+    pairs = zip(results("sharpened"), results("sigmoid"), strict=True)
+    sharpened = fmean(worse(task, value, than) for value, than in pairs)
+    mine = [s for s in statistics if (s.task, s.corpus) == (task, evidence.corpus)]
+    first = next(s for s in mine if s.claim == 1)
+    found = f"in the paper, on {TABLES_OF[task][0]}, {_relative(task, first.paper)}"
+    if first.interval is not None:
+        low, high = sorted(first.interval, key=lambda end: _number(task, end))
+        found = f"95 % interval {_relative(task, low)} to {_relative(task, high)}; {found}"
+    return (
+        f"{about}: the LSTM's {METRICS[task]} is {mean_and_spread(results('sigmoid'))}, G2-LSTM's "
+        f"{_relative(task, first.mean)} ({found}), the sharpened sigmoid's "
+        f"{_relative(task, sharpened)}. Compression changes the LSTM's by {cost('sigmoid')}, "
+        f"G2-LSTM's by {cost('gumbel')}, the sharpened sigmoid's by {cost('sharpened')}, on "
+        f"average. {near('gumbel')} of G2-LSTM's gate values are near 0 or 1, {near('sigmoid')} of "
+        "the LSTM's."
+    )
+
+
+def _number(task: str, worse_by: float) -> float:
+    """Per cent of perplexity, or points of BLEU, that a result changes by."""
+    return 100 * math.expm1(worse_by) if task == "language-model" else -worse_by
+
+
+def _unit(task: str) -> str:
+    return " %" if task == "language-model" else ""
+
+
+def _change(task: str, worse_by: float) -> str:
+    return f"{_number(task, worse_by):+.1f}{_unit(task)}"
+
+
+def _relative(task: str, worse_by: float) -> str:
+    number = _number(task, worse_by)
+    return f"{abs(number):.1f}{_unit(task)} {'higher' if number >= 0 else 'lower'}"
+
+
+def _verdicts(statistics: Iterable[Statistic]) -> str:
+    """Which of the numbered claims hold, by corpus."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in verdict_rows(statistics):
+        of_corpus = found.setdefault(row["corpus"], {})
+        of_corpus.setdefault(row["verdict"], []).append(str(row["claim"]))
+    parts = [
+        f"on {corpus} "
+        + ", ".join(
+            f"{verdict} ({', '.join(verdicts[verdict])})"
+            for verdict in (HOLDS, FAILS, OPEN)
+            if verdict in verdicts
+        )
+        for corpus, verdicts in found.items()
+    ]
+    return f"Verdicts on claims 1 to {len(CLAIMS)}: {'; '.join(parts)}."
+
+
+def _limits(evidence: Iterable[Evidence]) -> str:
+    runs = [run for one in evidence for run in one.runs.values()]
+    sizes = sorted({f"{run.summary['parameters'] / 1e6:.1f}" for run in runs}, key=float)
+    epochs = sorted({run.summary["epochs"] for run in runs})
+    text = (
+        f"Models of {' or '.join(sizes)} million parameters, {' or '.join(map(str, epochs))} epochs"
+    )
+    if all(run.config["preset"] == "paper" for run in runs):
+        return f"{text}."
+    return f"{text}; the paper's are larger and trained for longer: there it may be otherwise."
