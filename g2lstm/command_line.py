@@ -165,6 +165,10 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE",
         help="another value for a setting of the preset, such as epochs=2; may be repeated",
     )  # fmt: skip
+    argument(
+        "--untested", action="store_true",
+        help="end before the test text is read; records and a table go to results/",
+    )  # fmt: skip
     argument("--quiet", action="store_true", help="no progress bar")
     argument = add(
         "tune",

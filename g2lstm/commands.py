@@ -5,10 +5,11 @@ import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -195,6 +196,8 @@ def train(options: Namespace) -> int:
         temperature_end=options.temperature_end,
         overrides=dict(_setting(text) for text in options.set),
     )
+    if options.untested:
+        return _trained(lambda: tuning.explore(configuration, not options.quiet))
     directory = run_directory(configuration)
     with joined():
         first = rank() == 0
@@ -220,8 +223,8 @@ def train(options: Namespace) -> int:
 
 
 def tune(options: Namespace) -> int:
-    try:
-        frame = tuning.tune(
+    return _trained(
+        lambda: tuning.tune(
             options.task,
             options.preset,
             options.corpus,
@@ -230,6 +233,13 @@ def tune(options: Namespace) -> int:
             options.seed,
             progress_bar=not options.quiet,
         )
+    )
+
+
+def _trained(work: Callable[[], pd.DataFrame]) -> int:
+    """Do what trains and makes a table; show that."""
+    try:
+        frame = work()
     except KeyboardInterrupt:
         say(f"stopped; what is done is kept. The same command goes on: {_again()}")
         return INTERRUPTED

@@ -34,8 +34,7 @@ from g2lstm.results import bleu_table, bootstrap_table, perplexity_table, summar
 from g2lstm.robustness import COMPRESSION
 from g2lstm.sensitivity import SWITCHES
 from g2lstm.studies import Study
-from g2lstm.tuning import TABLE as TUNING_TABLE
-from g2lstm.tuning import tuning_table
+from g2lstm.tuning import TABLES as TRIAL_TABLES
 
 TOLERANCE = 1e-9  # relative, of numbers that another processor or library adds up otherwise
 MOST_SHOWN = 3  # differences named of one file
@@ -66,6 +65,7 @@ MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
 }
 
 
+TRIAL_MAKERS = {f"_{kind}": maker for kind, maker in TRIAL_TABLES.items()}
 Runs = Mapping[str, Run]  # by their place below the folder of runs
 
 
@@ -88,15 +88,15 @@ def made_again(maker: str, runs: Runs, sources: Iterable[dict[str, Any]]) -> pd.
     """The table that the records of the runs that a provenance names give.
 
     Args:
-        maker: a key of `MAKERS`, or `tuning.TABLE`.
+        maker: a key of `MAKERS`, or of `TRIAL_MAKERS`.
         runs: those there are, or the trials.
         sources: ``runs`` of the table's provenance.
 
     Raises:
         OSError, ValueError, LookupError, RunError: a record is missing or damaged.
     """
-    if maker == TUNING_TABLE:
-        return tuning_table([runs[source["run"]] for source in sources])
+    if maker in TRIAL_MAKERS:
+        return TRIAL_MAKERS[maker]([runs[source["run"]] for source in sources])
     return MAKERS[maker](study_of(runs, sources))
 
 

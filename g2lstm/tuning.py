@@ -1,11 +1,12 @@
-"""Tuning: every gate with the same candidate settings, judged on the validation text alone.
+"""Trials: runs that are judged on the validation text alone, and end before their test.
 
-A preset's ``candidates`` are the settings tried. Each is a run like any other that ends before its
-test; a run in the preset's own settings is later tested where it lies. The records are published in
-``results/<preset>/tuning``, ``<task>/<corpus>/<preset>/<gate and its settings>/seed-<n>`` each.
+In tuning every gate is tried with the same settings, a preset's ``candidates``. Exploration asks
+what another setting would change. A trial in the preset's own settings is the run that is later
+tested where it lies. Records are published in ``results/<preset>/tuning`` and ``exploration``,
+``<task>/<corpus>/<preset>/<gate and its settings>/seed-<n>`` each.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from g2lstm.parameters import ParameterError
 from g2lstm.plots import GATE_LABELS, save_table
 from g2lstm.presets import PRESETS
 from g2lstm.records import CONFIG, METRICS, PROVENANCE, Run, read_run
-from g2lstm.results import results_provenance
+from g2lstm.results import results_provenance, run_label
 from g2lstm.runs import prepare, train_untested
 
-TUNING = "tuning"  # folder in the results of a preset
-TABLE = "_tuning"  # what its table's name ends in
+# Folders in the results of a preset; the names of their tables end so.
+TUNING, EXPLORATION = "tuning", "exploration"
 
 
 def tune(
@@ -70,40 +71,53 @@ def tune(
         experiment = prepare(configuration)
         tqdm.write(f"{number} of {len(wanted)}: {experiment.directory}")
         train_untested(experiment, progress_bar)
-        copy_trials([read_run(experiment.directory, tested=False)], results)
-    return save_tuning(example, results)
+        copy_trial(experiment.directory, results, TUNING)
+    return save_trials(example, results, TUNING)
 
 
-def copy_trials(trials: Iterable[Run], results: Path) -> None:
-    """Copy the records of trained runs to ``results``/tuning; nothing of the test is among them."""
-    for trial in trials:
-        target = results / TUNING / Path(*trial.directory.absolute().parts[-5:])
-        for name in (METRICS, PROVENANCE, CONFIG):  # the last makes it one that is read
-            write_text(target / name, (trial.directory / name).read_text(encoding="utf-8"))
+def explore(configuration: Configuration, progress_bar: bool = True) -> pd.DataFrame:
+    """Train one run up to its test, and save its records and the table of all such runs.
+
+    Returns:
+        What `exploration_table` makes of all that there is.
+
+    Raises:
+        RunError, TrainingDivergedError, CheckpointError: see `runs.train_untested`.
+    """
+    experiment = prepare(configuration)
+    train_untested(experiment, progress_bar)
+    results = results_directory(configuration.preset)
+    copy_trial(experiment.directory, results, EXPLORATION)
+    return save_trials(configuration, results, EXPLORATION)
 
 
-def read_trials(results: Path, task: str, corpus: str) -> list[Run]:
-    """The published trials of a task and corpus (its label), by gate and settings.
+def copy_trial(directory: Path, results: Path, kind: str) -> None:
+    """Copy the records of a trained run to ``results``/<kind>; none is of a test."""
+    target = results / kind / Path(*directory.absolute().parts[-5:])
+    for name in (METRICS, PROVENANCE, CONFIG):  # the last makes it one that is read
+        write_text(target / name, (directory / name).read_text(encoding="utf-8"))
+
+
+def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
+    """The published trials of a kind, task and corpus (its label), by gate and settings.
 
     Raises:
         RunError: a record is missing or damaged.
     """
-    found = (results / TUNING / task / corpus).glob(f"*/*/*/{CONFIG}")
+    found = (results / kind / task / corpus).glob(f"*/*/*/{CONFIG}")
     trials = [read_run(path.parent, tested=False) for path in sorted(found)]
     return sorted(trials, key=lambda trial: GATES.index(trial.config["gate"]))
 
 
-def save_tuning(example: Configuration, results: Path) -> pd.DataFrame:
+def save_trials(example: Configuration, results: Path, kind: str) -> pd.DataFrame:
     """Write the table of the published trials of the example's task and corpus; return it."""
-    trials = read_trials(results, example.task, corpus_label(example))
-    frame = tuning_table(trials)
-    name = f"{example.task.replace('-', '_')}_{corpus_label(example)}{TABLE}"
+    trials = read_trials(results, kind, example.task, corpus_label(example))
+    frame = TABLES[kind](trials)
+    name = f"{example.task.replace('-', '_')}_{corpus_label(example)}_{kind}"
     languages = "" if example.languages is None else f" --languages {example.languages}"
-    how = (
-        f"g2lstm tune --task {example.task} --preset {example.preset} "
-        f"--corpus {example.corpus}{languages}"
-    )
-    save_table(frame, results / "tables" / name, results_provenance(trials, how))
+    how = "tune" if kind == TUNING else "train --untested"
+    how += f" --task {example.task} --preset {example.preset} --corpus {example.corpus}{languages}"
+    save_table(frame, results / "tables" / name, results_provenance(trials, f"g2lstm {how}"))
     return frame
 
 
@@ -120,24 +134,51 @@ def tuning_table(trials: Sequence[Run]) -> pd.DataFrame:
     varied = [
         name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)
     ]
-    rows = []
-    for trial, values in zip(trials, settings, strict=True):
-        best = min(trial.metrics, key=lambda row: row["valid_loss"])
-        row = {"model": GATE_LABELS[trial.config["gate"]]}
-        row |= {name: str(values[name]) for name in varied}
-        row |= {
-            "validation perplexity": best["valid_perplexity"],
-            "training perplexity": best["train_perplexity"],
-            "best epoch": best["epoch"],
-        }
-        if "valid_bleu_greedy" in best:
-            row["validation BLEU, greedy"] = best["valid_bleu_greedy"]
-        rows.append(row)
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(
+        {"model": GATE_LABELS[trial.config["gate"]]}
+        | {name: str(values[name]) for name in varied}
+        | _measured(trial)
+        for trial, values in zip(trials, settings, strict=True)
+    )
     perplexity = frame["validation perplexity"]
     best = perplexity.groupby(frame["model"]).transform("min")
     frame["chosen"] = (perplexity == best).map({True: "yes", False: ""})
     return frame
+
+
+def exploration_table(trials: Sequence[Run]) -> pd.DataFrame:
+    """A row a trial: the model, with what departs from the preset, and how well it did.
+
+    Further columns: the shares of gate values near 0 or 1 on the validation text.
+    """
+    return pd.DataFrame(
+        {"model": run_label(trial), "seed": trial.config["seed"]}
+        | _measured(trial)
+        | {
+            f"{kind} gate saturation": _best(trial)[f"{kind}_gate_saturation"]
+            for kind in ("input", "forget")
+        }
+        for trial in trials
+    )
+
+
+TABLES = {TUNING: tuning_table, EXPLORATION: exploration_table}
+
+
+def _best(trial: Run) -> dict[str, Any]:
+    return min(trial.metrics, key=lambda row: row["valid_loss"])
+
+
+def _measured(trial: Run) -> dict[str, Any]:
+    best = _best(trial)
+    found = {
+        "validation perplexity": best["valid_perplexity"],
+        "training perplexity": best["train_perplexity"],
+        "best epoch": best["epoch"],
+    }
+    if "valid_bleu_greedy" in best:
+        found["validation BLEU, greedy"] = best["valid_bleu_greedy"]
+    return found
 
 
 def _settings(trial: Run) -> dict[str, Any]:

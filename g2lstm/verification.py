@@ -13,7 +13,13 @@ from g2lstm.files import read_json
 from g2lstm.gates import GATES
 from g2lstm.manifest import MANIFEST, differences, listed_files
 from g2lstm.presets import PRESETS
-from g2lstm.rebuilding import MAKERS, made_again, report_differences, table_differences
+from g2lstm.rebuilding import (
+    MAKERS,
+    TRIAL_MAKERS,
+    made_again,
+    report_differences,
+    table_differences,
+)
 from g2lstm.record_checks import (
     figure_problems,
     left_out,
@@ -28,8 +34,7 @@ from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
-from g2lstm.tuning import TABLE as TUNING_TABLE
-from g2lstm.tuning import TUNING
+from g2lstm.tuning import TABLES as TRIAL_TABLES
 
 Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wrong with it
 RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model
@@ -50,13 +55,18 @@ class Failure:
 class Published:
     """A folder of results, and its runs by their place: those that can be read, or why not.
 
-    ``trials`` are those of tuning, which were not tested.
+    ``trials`` are those that were not tested, by kind.
     """
 
     folder: Path
     runs: dict[str, Run] = field(default_factory=dict)
-    trials: dict[str, Run] = field(default_factory=dict)
+    trials: dict[str, dict[str, Run]] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def all_runs(self) -> dict[str, dict[str, Run]]:
+        """Runs and trials by the folder they lie in."""
+        return {"runs": self.runs, **self.trials}
 
     @property
     def defaults(self) -> dict[str, Run]:
@@ -120,7 +130,8 @@ def verify(folder: Path | str) -> list[Check]:
 
 def _read(folder: Path) -> "Published":
     published = Published(folder)
-    for kind, found in (("runs", published.runs), (TUNING, published.trials)):
+    published.trials.update((kind, {}) for kind in TRIAL_TABLES)
+    for kind, found in published.all_runs.items():
         for directory in sorted(folder.glob(f"{kind}/*/*/*/*/*")):
             if directory.is_dir():
                 place = directory.relative_to(folder / kind).as_posix()
@@ -168,7 +179,7 @@ def _runs(published: Published) -> Items:
         yield "runs", ["holds no runs"]
     for place, problem in published.damaged.items():
         yield place, [problem]
-    for kind, found in (("runs", published.runs), (TUNING, published.trials)):
+    for kind, found in published.all_runs.items():
         for place, run in found.items():
             yield f"{kind}/{place}", _problems(lambda run=run: run_problems(run))
 
@@ -191,8 +202,9 @@ def _tables(published: Published) -> Items:
         studies = [f"_{name}" for names in STUDY_TABLES.values() for name in names]
         makers = (*RUN_TABLES.get(kind, ()), *studies)
         known |= {f"{kind}_{corpus}{maker}": (maker, f"{task}/{corpus}/") for maker in makers}
-    for task, kind, corpus in _labels(published.trials):
-        known[f"{kind}_{corpus}{TUNING_TABLE}"] = (TUNING_TABLE, f"{task}/{corpus}/")
+    for trials, found in published.trials.items():
+        for task, kind, corpus in _labels(found):
+            known[f"{kind}_{corpus}_{trials}"] = (f"_{trials}", f"{task}/{corpus}/")
     for name in sorted(known.keys() | _stems(published.folder / "tables")):
         problems = _problems(
             lambda name=name: _table_problems(published, name, *known.get(name, ()))
@@ -203,16 +215,17 @@ def _tables(published: Published) -> Items:
 def _table_problems(
     published: Published, name: str, maker: str | None = None, about: str = ""
 ) -> list[str]:
-    if maker not in (*MAKERS, TUNING_TABLE):
+    if maker not in MAKERS | TRIAL_MAKERS:
         return ["nothing here makes a table of this name from the records"]
     path = published.folder / "tables" / name
     problems = missing(path, ("csv", "md", "provenance.json"))
     if problems:
         return problems
     record = read_json(f"{path}.provenance.json")
-    tuning = maker == TUNING_TABLE
-    runs = published.trials if tuning else published.runs
-    wanted = published.trials if tuning else published.defaults
+    if maker in TRIAL_MAKERS:
+        runs = wanted = published.trials[maker.removeprefix("_")]
+    else:
+        runs, wanted = published.runs, published.defaults
     problems = provenance_problems(record, runs) + left_out(record, wanted, about)
     problems = [f"its provenance {problem}" for problem in problems]
     return problems + table_differences(path, made_again(maker, runs, record["runs"]))

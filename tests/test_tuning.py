@@ -15,7 +15,7 @@ from g2lstm.plots import GATE_LABELS
 from g2lstm.presets import PRESETS
 from g2lstm.records import Run
 from g2lstm.runs import prepare, train_or_load
-from g2lstm.tuning import read_trials, tune, tuning_table
+from g2lstm.tuning import TUNING, read_trials, tune, tuning_table
 from g2lstm.verification import verify
 from sources import ROOT
 from tiny_runs import TINY, few_sentences
@@ -82,7 +82,7 @@ def test_no_trial_reads_the_test_text(tiny_presets, monkeypatch, task):
     published = tiny_presets / "results/quick"
     stored = pd.read_csv(published / f"tables/{TABLES[task]}.csv", keep_default_na=False)
     assert list(stored["validation perplexity"]) == list(frame["validation perplexity"])
-    trials = read_trials(published, task, TASKS[task])
+    trials = read_trials(published, TUNING, task, TASKS[task])
     record = json.loads((published / f"tables/{TABLES[task]}.provenance.json").read_text())
     assert len(record["runs"]) == len(trials) == 4
     assert record["command"].startswith(f"g2lstm tune --task {task} --preset quick")
@@ -132,6 +132,26 @@ def test_a_trial_in_the_presets_own_settings_is_the_run_of_the_grid(tiny_presets
     assert run.summary["test_perplexity"] > 1
 
 
+def test_an_exploration_is_apart_and_reads_no_test(tiny_presets, monkeypatch, capsys):
+    monkeypatch.setattr(runs.TASKS["language-model"], "summarise", None)
+    tune(preset="quick", gates=("sigmoid",), progress_bar=False)
+    settings = [f"--set={name}={value}" for name, value in TINY["language-model"].items()]
+    arguments = ["train", "--untested", "--quiet", *settings]
+    assert main([*arguments, "--temperature", "0.5"]) == 0
+    assert main([*arguments, "--gate", "sigmoid"]) == 0
+    assert "tau=0.5" in " ".join(capsys.readouterr().out.split())
+    published = tiny_presets / "results/quick"
+    name = TABLES["language-model"].replace("tuning", "exploration")
+    table = pd.read_csv(published / f"tables/{name}.csv")
+    assert len(table) == 2
+    assert table["model"].str.startswith("LSTM (").tolist() == [True, False]
+    assert ((table["input gate saturation"] >= 0) & (table["input gate saturation"] <= 1)).all()
+    assert len(pd.read_csv(published / f"tables/{TABLES['language-model']}.csv")) == 2
+    failed = [f.file for check in verify(published) for f in check.failures]
+    assert not [file for file in failed if "exploration" in file.removeprefix(str(published))]
+    assert not [*tiny_presets.rglob("summary.json")]
+
+
 def test_presets_without_candidates_are_refused():
     with pytest.raises(ParameterError, match=r"preset 'quick' has no candidates.*small has"):
         tune(preset="quick")
@@ -167,7 +187,7 @@ def test_published_trials_verify_and_tampering_is_found(tiny_presets):
 @pytest.mark.parametrize("folder", sorted(ROOT.glob("results/*/tuning/*/*")))
 def test_every_gate_had_the_same_budget_and_the_preset_has_what_was_best(folder):
     preset, task, corpus = folder.parts[-4], folder.parts[-2], folder.name
-    trials = read_trials(ROOT / "results" / preset, task, corpus)
+    trials = read_trials(ROOT / "results" / preset, TUNING, task, corpus)
     about = {"task": task, "preset": preset}
     tried = {gate: [] for gate in GATES}
     for one in trials:
