@@ -37,7 +37,7 @@ from g2lstm.studies import TABLES as STUDY_TABLES
 
 # What the grid's notebooks use: all modules but those of the command line and of the exercises.
 OTHER_MODULES = {
-    "__main__", "command_line", "commands", "exercises", "feedback", "listing", "release",
+    "__main__", "command_line", "commands", "exercises", "feedback", "listing", "release", "tuning",
     "exit_codes", "model_folders", "saved_models", "verification", "record_checks", "rebuilding",
 }  # fmt: skip
 MODULES = sorted(str(p) for p in Path("g2lstm").glob("*.py") if p.stem not in OTHER_MODULES)
