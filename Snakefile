@@ -219,7 +219,7 @@ def sometimes(notebook, task):
 LOOK_AT_ABLATIONS = ("06_gate_values", "08_sensitivity")
 MEASURE = ("05_compression", "07_case_study")
 everything = []
-measured = []  # executed notebooks that measure what the report is about
+measured = []  # what the report is about: executed notebooks that measure, runs in other settings
 GUMBEL_FIGURES = (
     "densities", "sample", "proposition", "mask", "modes", "robustness", "pushing",
 )  # fmt: skip
@@ -294,6 +294,7 @@ for task, example in EXAMPLES.items():
             shell:
                 TOGETHER if run.processes > 1 else EXECUTE
 
+    measured += summaries["ablation"]
     number = f"{int(number) + 1:02d}"
     notebooks = {f"{number}_{kind}_results": (label, TABLES[kind], FIGURES[kind])}
     notebooks |= {

@@ -167,7 +167,7 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
     )  # fmt: skip
     argument(
         "--untested", action="store_true",
-        help="end before the test text is read; records and a table go to results/",
+        help="measure nothing on the test text; records and a table go to results/",
     )  # fmt: skip
     argument("--quiet", action="store_true", help="no progress bar")
     argument = add(

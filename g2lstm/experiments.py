@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +186,17 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: config[name] for name in names if name in config}
 
 
+def changed_settings(config: Mapping[str, Any]) -> list[str]:
+    """What a run's ``config.json`` says otherwise than its preset says today, each in words."""
+    now = asdict(configure(**arguments_of(config)))
+    return [
+        f"{name} {value!r}, now {now[part].get(name)!r}"
+        for part in ("model", "training", "data", "evaluation")
+        for name, value in config.get(part, {}).items()
+        if now[part].get(name) != value
+    ]
+
+
 def run_directory(configuration: Configuration) -> Path:
     """Directory of the run, under ``$G2LSTM_RUNS`` (default: ``runs`` in the current folder)."""
     root = Path(os.environ.get("G2LSTM_RUNS") or "runs")
@@ -228,8 +239,13 @@ def _short(value: float) -> str:
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
-def command(configuration: Configuration) -> str:
-    """The command that makes the run: papermill's, or torchrun's for several processes."""
+def command(configuration: Configuration, untested: bool = False) -> str:
+    """The command that makes the run: papermill's, or torchrun's for several processes.
+
+    Args:
+        configuration: of the run.
+        untested: it is to end before its test; then the command is `g2lstm train`'s.
+    """
     settings = {
         "preset": configuration.preset,
         "corpus": configuration.corpus,
@@ -246,8 +262,14 @@ def command(configuration: Configuration) -> str:
         settings["schedule"] = configuration.schedule
         settings["temperature_end"] = configuration.temperature_end
     settings = {name: value for name, value in settings.items() if value is not None}
-    if configuration.processes > 1:
-        text = f"torchrun --standalone --nproc-per-node {configuration.processes} -m g2lstm train"
+    if configuration.processes > 1 or untested:
+        text = (
+            "g2lstm train --untested"
+            if untested
+            else (
+                f"torchrun --standalone --nproc-per-node {configuration.processes} -m g2lstm train"
+            )
+        )
         for name, value in ({"task": configuration.task} | settings).items():
             text += f" --{name.replace('_', '-')} {shlex.quote(str(value))}"
         for name, value in configuration.overrides.items():
@@ -334,7 +356,7 @@ def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> 
     training = {
         option.name: getattr(preset.training, option.name) for option in fields(preset.training)
     }
-    examples = _model_defaults(task) | training | preset.data | preset.evaluation
+    examples = model_defaults(task) | training | preset.data | preset.evaluation
     examples |= {name: getattr(preset, name) for name in _COUNTS}
     checked = {}
     for name, value in overrides.items():
@@ -366,7 +388,8 @@ def _check_data(configuration: Configuration) -> None:
         raise ParameterError("share_embeddings=True needs joint=True: one vocabulary for both")
 
 
-def _model_defaults(task: str) -> dict[str, Any]:
+def model_defaults(task: str) -> dict[str, Any]:
+    """Defaults of the arguments of a task's model that a preset or an override may set."""
     parameters = inspect.signature(MODELS[task].__init__).parameters
     return {name: p.default for name, p in parameters.items() if name not in _SET_ELSEWHERE}
 

@@ -49,6 +49,8 @@ def in_words(entry: dict[str, Any]) -> str:
         return f"damaged: {entry['problem']}"
     if entry["epochs"] == 0:
         return "begun, no epoch finished"
+    if entry["epochs"] == entry["of_epochs"]:
+        return "trained, not tested"
     return f"begun, {entry['epochs']} of {entry['of_epochs']} epochs"
 
 

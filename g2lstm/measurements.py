@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,14 @@ from tqdm.auto import tqdm
 
 from g2lstm.batches import Pairs
 from g2lstm.evaluation import evaluate, evaluate_translation
-from g2lstm.experiments import MODELS, Configuration, arguments_of, command, configure
+from g2lstm.experiments import (
+    MODELS,
+    Configuration,
+    arguments_of,
+    changed_settings,
+    command,
+    configure,
+)
 from g2lstm.files import write_json
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
@@ -64,13 +71,11 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
             f"{run.directory} holds no weights (published records come without); make them with: "
             f"{command(configuration)}"
         )
-    now = _plain(asdict(configuration))
-    for part in ("model", "training", "data", "evaluation"):
-        if now[part] != config.get(part):
-            raise RunError(
-                f"{run.directory} was made with another preset {config['preset']!r}: {part} "
-                f"{config.get(part)}, now {now[part]}; run it again"
-            )
+    if changed := changed_settings(config):
+        raise RunError(
+            f"{run.directory} was made with another preset {config['preset']!r} "
+            f"({'; '.join(changed)}): run it again"
+        )
     torch.set_num_threads(configuration.threads)
     torch.set_flush_denormal(True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,11 +5,15 @@ from typing import Any
 
 from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
 
-# Half as much again of every dropout rate of the language model's preset `small`.
-MORE_DROPOUT = {
-    "dropout": 0.45, "dropout_between": 0.3, "dropout_embedding": 0.3, "dropout_words": 0.075,
-    "weight_dropout": 0.3,
-}  # fmt: skip
+# Dropout rates of the language model's preset `small`, all of them halved or half as much again.
+DROPOUT, LESS_DROPOUT, MORE_DROPOUT = (
+    {
+        "dropout": round(0.3 * times, 4), "dropout_between": round(0.2 * times, 4),
+        "dropout_embedding": round(0.2 * times, 4), "dropout_words": round(0.05 * times, 4),
+        "weight_dropout": round(0.2 * times, 4),
+    }
+    for times in (1, 0.5, 1.5)
+)  # fmt: skip
 
 ANALYSIS = {
     "limit": 5_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 2_000,
@@ -89,9 +93,7 @@ LANGUAGE_MODEL = {
         corpus="ptb",
         model={
             "embedding_size": 320, "hidden_size": 320, "num_layers": 2, "cutoff": 2000,
-            "dropout": 0.3, "dropout_between": 0.2, "dropout_embedding": 0.2,
-            "dropout_words": 0.05, "weight_dropout": 0.2,
-        },
+        } | LESS_DROPOUT,
         training=LanguageModelOptions(
             epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=6e-3,
             learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
@@ -99,7 +101,12 @@ LANGUAGE_MODEL = {
         ),
         evaluation={"cache_pointer": True},
         ablations=({"noise_probability": 1.0},),
-        candidates=(MORE_DROPOUT, {"learning_rate": 6e-3}, {"learning_rate": 3e-3}),
+        candidates=(
+            {"learning_rate": 6e-3} | LESS_DROPOUT,
+            {"learning_rate": 6e-3} | DROPOUT,
+            {"learning_rate": 6e-3} | MORE_DROPOUT,
+            {"learning_rate": 3e-3} | DROPOUT,
+        ),
     ),
     # The paper's own model and AWD-LSTM's training, for a GPU.
     "paper": Preset(

@@ -30,7 +30,7 @@ from g2lstm.gate_tables import contrasts_frame, gate_table, profile_frame, units
 from g2lstm.plots import save_table
 from g2lstm.records import Run
 from g2lstm.report import judge_all, make_report
-from g2lstm.results import bleu_table, bootstrap_table, perplexity_table, summary_frame
+from g2lstm.results import bootstrap_table, comparison_table, summary_frame
 from g2lstm.robustness import COMPRESSION
 from g2lstm.sensitivity import SWITCHES
 from g2lstm.studies import Study
@@ -40,11 +40,6 @@ TOLERANCE = 1e-9  # relative, of numbers that another processor or library adds 
 MOST_SHOWN = 3  # differences named of one file
 
 
-def _results(study: Study) -> pd.DataFrame:
-    table = bleu_table if study.example.task == "translation" else perplexity_table
-    return table(summary_frame(study.runs))
-
-
 def _ablations(study: Study) -> pd.DataFrame:
     switches = study.measure(SWITCHES, study.variants, limit=study.settings["limit"])
     return ablation_table(switches, profile_frame(study.measure(GATE_PROFILE, study.variants)))
@@ -52,7 +47,7 @@ def _ablations(study: Study) -> pd.DataFrame:
 
 # What comes after <task>_<corpus> in a table's name -> how it is made.
 MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
-    "": _results,
+    "": lambda study: comparison_table(study.example.task, study.runs),
     "_runs": lambda study: summary_frame(study.runs),
     "_bootstrap": lambda study: bootstrap_table(study.runs),
     "_compression": lambda study: compression_table(study.measure(COMPRESSION)),

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from g2lstm.experiments import arguments_of, configure, run_directory
+from g2lstm.experiments import arguments_of, changed_settings, configure, run_directory
 from g2lstm.files import read_json
 from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
 from g2lstm.scoring import bleu_from_statistics
@@ -81,17 +81,18 @@ def left_out(record: Mapping[str, Any], runs: Mapping[str, Run], about: str) -> 
     ]
 
 
-def run_problems(run: Run) -> list[str]:
+def run_problems(run: Run, tested: bool = True) -> list[str]:
     """Where the records of a published run contradict each other or the place they lie in.
 
     Args:
-        run: with its summary, or a trial of tuning, which has none.
+        run: with its records.
+        tested: whether it must have a summary; a trial has none.
     """
     directory = run.directory
     config, summary, record = run.config, run.summary, run.provenance
     place = run_directory(configure(**arguments_of(config))).parts[-5:]
     problems = [f"provenance.json {problem}" for problem in provenance_problems(record)]
-    problems += _metrics_problems(run)
+    problems += _metrics_problems(run, tested)
     checks = {
         f"config.json belongs into {'/'.join(place)}": place == directory.parts[-5:],
         "config.json has no fingerprint": CHECKSUM.fullmatch(str(config.get("fingerprint"))),
@@ -100,7 +101,11 @@ def run_problems(run: Run) -> list[str]:
             CHECKSUM.fullmatch(checksum) for checksum in record["data"]["sha256"].values()
         ),
     }
-    if summary:
+    checks |= {
+        f"config.json was made with another preset: {setting}": False
+        for setting in changed_settings(config)
+    }
+    if tested:
         checks |= _summary_checks(summary)
     if "test_loss" in summary:
         checks["summary.json: test_perplexity is not exp(test_loss)"] = math.isclose(
@@ -111,7 +116,7 @@ def run_problems(run: Run) -> list[str]:
         checks[f"summary.json: test_bleu is not that of {BLEU_STATISTICS}, {bleu:.4f}"] = (
             math.isclose(summary["test_bleu"], bleu, rel_tol=1e-9)
         )
-    elif summary and config.get("task") == "translation":
+    elif tested and config.get("task") == "translation":
         problems.append(f"{BLEU_STATISTICS} is missing")
     return problems + [problem for problem, fits in checks.items() if not fits]
 
@@ -127,14 +132,16 @@ def _summary_checks(summary: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def _metrics_problems(run: Run) -> list[str]:
+def _metrics_problems(run: Run, tested: bool) -> list[str]:
     rows, summary = run.metrics, run.summary
     losses = [row["valid_loss"] for row in rows]
     training = run.config["training"]
-    epochs = summary["epochs"] if summary else len(rows)
+    may_end_early = training.get("patience") or training["finetune_epochs"]
+    asked = len(rows) if may_end_early else training["epochs"]
+    epochs = summary["epochs"] if tested else asked
     checks = {
         f"metrics.jsonl does not number its epochs from 1 to {epochs}": (
-            rows and [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+            [row["epoch"] for row in rows] == list(range(1, epochs + 1))
         ),
         "metrics.jsonl has more epochs than config.json asks for": (
             len(rows) <= training["epochs"] + training["finetune_epochs"]
@@ -145,7 +152,7 @@ def _metrics_problems(run: Run) -> list[str]:
             for split in ("train", "valid")
         ),
     }
-    if summary:
+    if tested:
         best, seconds = summary["best_epoch"], sum(row["seconds"] for row in rows)
         checks |= {
             f"summary.json: best_epoch {best} is not the best of metrics.jsonl": (

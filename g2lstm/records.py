@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from g2lstm.experiments import ParameterError, command, configure, run_directory
+from g2lstm.experiments import (
+    ParameterError,
+    changed_settings,
+    command,
+    configure,
+    run_directory,
+)
 from g2lstm.files import write_text
 from g2lstm.gates import GATES
 
@@ -122,14 +128,15 @@ def find_runs(
         task, languages: see `configure`.
 
     Raises:
-        RunError: there is none, or one asked for is missing; says how to make it.
+        RunError: there is none, or one asked for is missing (says how to make it), or one was made
+            with other settings of the preset than today's.
         ParameterError: ``seeds`` is not a list of integers, or an unknown preset.
     """
     about = {"preset": preset, "corpus": corpus, "task": task, "languages": languages}
     example = configure(**about)
     folder = run_directory(example).parents[1]
     if seeds is None:
-        runs = [read_run(path.parent) for path in folder.glob("*/seed-*/summary.json")]
+        runs = [_read_current(path.parent) for path in folder.glob("*/seed-*/summary.json")]
         if not runs:
             raise RunError(f"no finished run in {folder}; make one with: {command(example)}")
         return sorted(
@@ -151,8 +158,19 @@ def find_runs(
                     f"no finished run of gate {gate!r} with seed {seed} in {folder}; "
                     f"make it with: {command(wanted)}"
                 )
-            runs.append(read_run(run_directory(wanted)))
+            runs.append(_read_current(run_directory(wanted)))
     return runs
+
+
+def _read_current(directory: Path) -> Run:
+    """Read a finished run; one of another preset than today's is not to be compared with others."""
+    run = read_run(directory)
+    if changed := changed_settings(run.config):
+        raise RunError(
+            f"{directory} was made with another preset {run.config['preset']!r} "
+            f"({'; '.join(changed)}): run it again, or move it away"
+        )
+    return run
 
 
 def read_bleu_statistics(run: Run) -> np.ndarray:

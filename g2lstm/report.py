@@ -1,6 +1,7 @@
 """The report: verdicts, statistics and results of a preset, as JSON and as Markdown."""
 
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from g2lstm.experiments import TASKS, ParameterError, corpus_label, results_dire
 from g2lstm.files import write_json, write_text
 from g2lstm.plain_words import in_plain_words
 from g2lstm.provenance import provenance
-from g2lstm.results import bleu_table, perplexity_table, run_label, summary_frame
+from g2lstm.results import comparison_table, run_label
 from g2lstm.robustness import COMPRESSION, PAPER_SETTINGS
 from g2lstm.studies import Study, open_study
 from g2lstm.verdicts import RULE, Statistic, verdict_rows
@@ -53,10 +54,9 @@ def open_studies(
 
 def models_table(study: Study) -> pd.DataFrame:
     """All models of one corpus, other settings of G2-LSTM too, with the command of their runs."""
-    frame = perplexity_table if study.example.task == "language-model" else bleu_table
-    table = frame(summary_frame(study.variants))
+    table = comparison_table(study.example.task, study.variants)
     commands = {
-        run_label(run): re.sub(r"(-p seed) \d+", r"\1 N", run.provenance["command"])
+        run_label(run): re.sub(r"(-p seed|--seed) \d+", r"\1 N", run.provenance["command"])
         for run in study.variants
     }
     return table.assign(**{"command, N: the seed": [f"`{commands[m]}`" for m in table["model"]]})
@@ -170,14 +170,18 @@ def make_report(
             if study.example.task == "translation"
             else "Perplexity, lower is better"
         )
-        about = f"-p task {study.example.task} -p corpus {study.example.corpus}"
+        example = study.example
+        about = {"preset": preset, "task": example.task, "corpus": example.corpus}
+        about |= {"languages": example.languages} if example.languages else {}
+        compressed = " ".join(f"-p {name} {shlex.quote(value)}" for name, value in about.items())
         parts += [
             f"### {study.example.task.replace('-', ' ')}, {corpus_label(study.example)}",
-            "Mean ± standard deviation over seeds. `make reproduce` runs all of these commands, or "
-            "one by one in `.venv/bin`; the commit of each run is in its record.",
+            f"Mean ± standard deviation over seeds. `make reproduce PRESET={preset}` runs the "
+            "grid; the commands (in `.venv/bin`) make single runs. The commit of each is in its "
+            "record.",
             _markdown(models_table(study)),
             f"Compressed, after these runs: `papermill notebooks/05_compression.ipynb out.ipynb "
-            f"-p preset {preset} {about}`.",
+            f"{compressed} -p save True`.",
             f"{metric}; mean ± standard deviation over seeds, change in brackets. Round: step "
             f"{settings['step']:g}; clip: {2 * settings['step']:g}; SVD and SVD+: ranks that are "
             f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, as in the paper. The "
@@ -186,7 +190,8 @@ def make_report(
         ]
     parts += [
         "## Statistics",
-        f"By `papermill notebooks/09_report.ipynb out.ipynb -p preset {preset}`, after the above.",
+        f"By `papermill notebooks/09_report.ipynb out.ipynb -p preset {preset} "
+        "-p save True`, after the above.",
         _markdown(statistics_table(statistics)),
         "## The rule",
         RULE.strip(),

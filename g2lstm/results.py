@@ -169,6 +169,12 @@ def bleu_table(summaries: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def comparison_table(task: str, runs: Iterable[Run]) -> pd.DataFrame:
+    """The comparison of the models of one task, see `perplexity_table` and `bleu_table`."""
+    table = bleu_table if task == "translation" else perplexity_table
+    return table(summary_frame(runs))
+
+
 def bootstrap_table(runs: Iterable[Run], samples: int = 1000) -> pd.DataFrame:
     """Paired bootstrap of test BLEU, seed by seed: every model against the LSTM of its seed.
 

@@ -6,22 +6,47 @@ tested where it lies. Records are published in ``results/<preset>/tuning`` and `
 ``<task>/<corpus>/<preset>/<gate and its settings>/seed-<n>`` each.
 """
 
-from collections.abc import Sequence
+import fcntl
+import functools
+import operator
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from tqdm.auto import tqdm
 
-from g2lstm.experiments import Configuration, configure, corpus_label, results_directory
-from g2lstm.files import write_text
+from g2lstm.experiments import (
+    Configuration,
+    arguments_of,
+    command,
+    configure,
+    corpus_label,
+    model_defaults,
+    results_directory,
+    run_directory,
+)
+from g2lstm.files import write_json, write_text
 from g2lstm.gates import GATES
 from g2lstm.parameters import ParameterError
 from g2lstm.plots import GATE_LABELS, save_table
 from g2lstm.presets import PRESETS
-from g2lstm.records import CONFIG, METRICS, PROVENANCE, Run, read_run
+from g2lstm.records import (
+    CONFIG,
+    METRICS,
+    PROVENANCE,
+    SUMMARY,
+    Run,
+    RunError,
+    read_record,
+    read_run,
+)
 from g2lstm.results import results_provenance, run_label
 from g2lstm.runs import prepare, train_untested
+from g2lstm.training import TrainingDivergedError
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"
@@ -50,8 +75,9 @@ def tune(
         What `tuning_table` makes of all that there is.
 
     Raises:
-        ParameterError: the preset has no candidates, or see `configure`.
-        RunError, TrainingDivergedError, CheckpointError: see `runs.train_untested`.
+        ParameterError: the preset has no candidates, no gates, or see `configure`.
+        CorpusError: the corpus cannot be loaded.
+        RunError, CheckpointError: see `runs.train_untested`.
     """
     about = {"task": task, "preset": preset, "corpus": corpus, "languages": languages}
     example = configure(**about)
@@ -59,20 +85,22 @@ def tune(
     if not candidates:
         known = [name for name, other in PRESETS[task].items() if other.candidates]
         raise ParameterError(
-            f"preset {preset!r} has no candidates to tune with; {', '.join(known)} has"
+            f"preset {preset!r} has no candidates to tune with; those that do: {', '.join(known)}"
         )
+    if not gates:
+        raise ParameterError(f"gates must name one at least of {', '.join(GATES)}, got {gates!r}")
     wanted = [
         configure(**about, gate=gate, seed=seed, overrides=settings)
         for gate in gates
         for settings in candidates
     ]
-    results = results_directory(preset)
     for number, configuration in enumerate(wanted, start=1):
-        experiment = prepare(configuration)
-        tqdm.write(f"{number} of {len(wanted)}: {experiment.directory}")
-        train_untested(experiment, progress_bar)
-        copy_trial(experiment.directory, results, TUNING)
-    return save_trials(example, results, TUNING)
+        tqdm.write(f"{number} of {len(wanted)}: {run_directory(configuration)}")
+        try:
+            _train(configuration, TUNING, progress_bar)
+        except TrainingDivergedError as error:
+            tqdm.write(f"it is not in the table, for it diverged: {error}")
+    return save_trials(example, TUNING)
 
 
 def explore(configuration: Configuration, progress_bar: bool = True) -> pd.DataFrame:
@@ -82,20 +110,59 @@ def explore(configuration: Configuration, progress_bar: bool = True) -> pd.DataF
         What `exploration_table` makes of all that there is.
 
     Raises:
+        ParameterError: the run is one of several processes.
+        CorpusError: the corpus cannot be loaded.
         RunError, TrainingDivergedError, CheckpointError: see `runs.train_untested`.
     """
+    _train(configuration, EXPLORATION, progress_bar)
+    return save_trials(configuration, EXPLORATION)
+
+
+def _train(configuration: Configuration, kind: str, progress_bar: bool) -> None:
+    if configuration.processes > 1:
+        raise ParameterError(
+            f"processes={configuration.processes}: a trial is trained by one process; "
+            "set processes to 1"
+        )
     experiment = prepare(configuration)
-    train_untested(experiment, progress_bar)
-    results = results_directory(configuration.preset)
-    copy_trial(experiment.directory, results, EXPLORATION)
-    return save_trials(configuration, results, EXPLORATION)
+    directory = experiment.directory
+    if not (directory / SUMMARY).exists():
+        train_untested(experiment, progress_bar)
+    elif read_run(directory).config["fingerprint"] != experiment.fingerprint:
+        # Training would clear away what was tested.
+        raise RunError(
+            f"{directory} holds a finished run of other code, data or settings: move it away, or "
+            "set G2LSTM_RUNS to another folder"
+        )
+    copy_trial(directory, results_directory(configuration.preset), kind)
+    save_trials(configuration, kind)
 
 
 def copy_trial(directory: Path, results: Path, kind: str) -> None:
-    """Copy the records of a trained run to ``results``/<kind>; none is of a test."""
+    """Copy the records of a trained run to ``results``/<kind>; none is of a test.
+
+    The provenance names the command that makes the trial, which tests nothing.
+    """
     target = results / kind / Path(*directory.absolute().parts[-5:])
-    for name in (METRICS, PROVENANCE, CONFIG):  # the last makes it one that is read
-        write_text(target / name, (directory / name).read_text(encoding="utf-8"))
+    record, config = read_record(directory / PROVENANCE), read_record(directory / CONFIG)
+    record["command"] = command(configure(**arguments_of(config)), untested=True)
+    with _alone(results):
+        (target / CONFIG).unlink(missing_ok=True)  # a trial is there when its config is
+        write_text(target / METRICS, (directory / METRICS).read_text(encoding="utf-8"))
+        write_json(target / PROVENANCE, record)
+        write_text(target / CONFIG, (directory / CONFIG).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def _alone(results: Path) -> Iterator[None]:
+    """Other processes that tune at the same time wait: they share the records and the table."""
+    results.mkdir(parents=True, exist_ok=True)
+    folder = os.open(results, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
@@ -109,15 +176,26 @@ def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
     return sorted(trials, key=lambda trial: GATES.index(trial.config["gate"]))
 
 
-def save_trials(example: Configuration, results: Path, kind: str) -> pd.DataFrame:
-    """Write the table of the published trials of the example's task and corpus; return it."""
-    trials = read_trials(results, kind, example.task, corpus_label(example))
-    frame = TABLES[kind](trials)
-    name = f"{example.task.replace('-', '_')}_{corpus_label(example)}_{kind}"
-    languages = "" if example.languages is None else f" --languages {example.languages}"
-    how = "tune" if kind == TUNING else "train --untested"
-    how += f" --task {example.task} --preset {example.preset} --corpus {example.corpus}{languages}"
-    save_table(frame, results / "tables" / name, results_provenance(trials, f"g2lstm {how}"))
+def save_trials(example: Configuration, kind: str) -> pd.DataFrame:
+    """Write the table of the published trials of the example's task and corpus; return it.
+
+    Raises:
+        RunError: there are none.
+    """
+    results, label = results_directory(example.preset), corpus_label(example)
+    with _alone(results):
+        trials = read_trials(results, kind, example.task, label)
+        if not trials:
+            raise RunError(f"no trial of {example.task} on {label} has ended: see above")
+        frame = TABLES[kind](trials)
+        about = {"task": example.task, "preset": example.preset, "corpus": example.corpus}
+        about |= {"languages": example.languages} if example.languages else {}
+        options = [f"--{name} {shlex.quote(value)}" for name, value in about.items()]
+        what = "tune" if kind == TUNING else "train --untested"
+        # Of the table as a whole; each trial's own command stands beside it.
+        record = results_provenance(trials, " ".join(["g2lstm", what, *options]))
+        name = f"{example.task.replace('-', '_')}_{label}_{kind}"
+        save_table(frame, results / "tables" / name, record)
     return frame
 
 
@@ -125,24 +203,24 @@ def tuning_table(trials: Sequence[Run]) -> pd.DataFrame:
     """A row a trial: the settings that differ, and how well it did on the validation text.
 
     Returns:
-        Columns model, a column a setting, perplexity on the validation text at the best epoch and
-        on the training text (dropout and noise included) at the same, that epoch, for translations
-        the greedy BLEU of the validation text, and ``chosen``: "yes" at each gate's best
-        perplexity.
+        Columns model, a column a setting, seed, perplexity on the validation text at the best epoch
+        and on the training text (dropout and noise included) at the same, that epoch, for
+        translations the greedy BLEU of the validation text, and ``chosen``: "yes" at the settings
+        of each gate with the best perplexity, mean over seeds.
     """
     settings = [_settings(trial) for trial in trials]
-    varied = [
-        name for name in settings[0] if any(other[name] != settings[0][name] for other in settings)
-    ]
+    names = dict.fromkeys(name for values in settings for name in values)
+    varied = [name for name in names if len({str(values[name]) for values in settings}) > 1]
     frame = pd.DataFrame(
         {"model": GATE_LABELS[trial.config["gate"]]}
         | {name: str(values[name]) for name in varied}
+        | {"seed": trial.config["seed"]}
         | _measured(trial)
         for trial, values in zip(trials, settings, strict=True)
     )
-    perplexity = frame["validation perplexity"]
-    best = perplexity.groupby(frame["model"]).transform("min")
-    frame["chosen"] = (perplexity == best).map({True: "yes", False: ""})
+    over_seeds = frame.groupby(["model", *varied])["validation perplexity"].transform("mean")
+    best = over_seeds.groupby(frame["model"]).transform("min")
+    frame["chosen"] = (over_seeds == best).map({True: "yes", False: ""})
     return frame
 
 
@@ -182,5 +260,6 @@ def _measured(trial: Run) -> dict[str, Any]:
 
 
 def _settings(trial: Run) -> dict[str, Any]:
-    """All of the preset's settings, by name."""
-    return trial.config["training"] | trial.config["model"] | trial.config["data"]
+    """All settings of the run but the gate's own, by name."""
+    parts = (trial.config[part] for part in ("training", "model", "data", "evaluation"))
+    return functools.reduce(operator.or_, parts, model_defaults(trial.config["task"]))

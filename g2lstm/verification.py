@@ -181,7 +181,10 @@ def _runs(published: Published) -> Items:
         yield place, [problem]
     for kind, found in published.all_runs.items():
         for place, run in found.items():
-            yield f"{kind}/{place}", _problems(lambda run=run: run_problems(run))
+            yield (
+                f"{kind}/{place}",
+                _problems(lambda run=run, kind=kind: run_problems(run, tested=kind == "runs")),
+            )
 
 
 def _measurements(published: Published) -> Items:
@@ -299,7 +302,7 @@ def _report(published: Published) -> Items:
         record, runs = read_json(published.folder / "claims.json")["provenance"], published.runs
         found = provenance_problems(record, runs)
         for task, _, corpus in _labels(source["run"] for source in record["runs"]):
-            found += left_out(record, published.defaults, f"{task}/{corpus}/")
+            found += left_out(record, runs, f"{task}/{corpus}/")
         found = [f"its provenance {problem}" for problem in found]
         return found + report_differences(published.folder, published.runs)
 

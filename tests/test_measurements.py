@@ -112,9 +112,7 @@ def test_a_preset_that_has_changed_is_an_error(run, monkeypatch):
     preset = LANGUAGE_MODEL["quick"]
     changed = replace(preset, model=preset.model | {"dropout_words": 0.1})
     monkeypatch.setitem(LANGUAGE_MODEL, "quick", changed)
-    with pytest.raises(
-        RunError, match=r"another preset 'quick': .*'dropout_words': 0.0.*now .*0.1"
-    ):
+    with pytest.raises(RunError, match=r"another preset 'quick' .dropout_words 0.0, now 0.1"):
         load_trained(run)
 
 

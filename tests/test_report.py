@@ -67,7 +67,7 @@ def test_the_report_holds_the_verdicts_and_the_paper(folder):
     assert "52.81 ± 0.01" in text, "mean of the LSTM's two seeds"
     assert claims["rule"].strip() in text
     words = text[text.index("## In plain words") : text.index("## Results")]
-    assert "the LSTM's test perplexity is 52.81 ± 0.01, G2-LSTM's 1.3 % lower" in words
+    assert "the LSTM's test perplexity is 52.81 ± 0.01, G2-LSTM's 1.3% lower" in words
 
 
 def test_one_seed_settles_nothing(folder):

@@ -1,6 +1,7 @@
 """Tuning tries every gate with the same settings, looks at the validation text only, goes on."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -13,9 +14,9 @@ from g2lstm.gates import GATES
 from g2lstm.parameters import ParameterError
 from g2lstm.plots import GATE_LABELS
 from g2lstm.presets import PRESETS
-from g2lstm.records import Run
+from g2lstm.records import Run, RunError
 from g2lstm.runs import prepare, train_or_load
-from g2lstm.tuning import TUNING, read_trials, tune, tuning_table
+from g2lstm.tuning import TUNING, explore, read_trials, tune, tuning_table
 from g2lstm.verification import verify
 from sources import ROOT
 from tiny_runs import TINY, few_sentences
@@ -37,7 +38,7 @@ def tiny_presets(monkeypatch, tmp_path):
         yield tmp_path
 
 
-def trial(gate, losses, **settings):
+def trial(gate, losses, seed=1, **settings):
     rows = [
         {
             "epoch": epoch, "valid_loss": loss, "valid_perplexity": 10 * loss,
@@ -45,7 +46,10 @@ def trial(gate, losses, **settings):
         }
         for epoch, loss in enumerate(losses, start=1)
     ]  # fmt: skip
-    config = {"gate": gate, "training": settings, "model": {"layers": 2}, "data": {}}
+    config = {
+        "task": "language-model", "gate": gate, "seed": seed, "training": settings,
+        "model": {"layers": 2}, "data": {}, "evaluation": {},
+    }  # fmt: skip
     return Run(None, config, {}, rows, {})
 
 
@@ -53,15 +57,17 @@ def test_the_best_epoch_of_each_trial_and_the_best_trial_of_each_gate():
     frame = tuning_table(
         [
             trial("sigmoid", (3.0, 2.0, 2.5), rate=0.1, epochs=3),
-            trial("sigmoid", (4.0, 2.2, 2.1), rate=0.2, epochs=3),
+            trial("sigmoid", (4.0, 2.2, 2.1), rate=0.2, epochs=3, tie_weights=False),
             trial("gumbel", (9.0, 8.0, 7.0), rate=0.1, epochs=3),
-            trial("gumbel", (5.0, 6.0, 7.0), rate=0.2, epochs=3),
+            trial("gumbel", (5.0, 6.0, 7.0), rate=0.2, epochs=3, tie_weights=False),
         ]
     )
     expected = pd.DataFrame(
         {
             "model": ["LSTM", "LSTM", "G2-LSTM", "G2-LSTM"],
+            "tie_weights": ["True", "False", "True", "False"],
             "rate": ["0.1", "0.2", "0.1", "0.2"],
+            "seed": [1, 1, 1, 1],
             "validation perplexity": [20.0, 21.0, 70.0, 50.0],
             "training perplexity": [14.0, 14.7, 49.0, 35.0],
             "best epoch": [2, 3, 3, 1],
@@ -69,6 +75,18 @@ def test_the_best_epoch_of_each_trial_and_the_best_trial_of_each_gate():
         }
     )
     pd.testing.assert_frame_equal(frame, expected)
+
+
+def test_the_mean_over_seeds_decides():
+    frame = tuning_table(
+        [
+            trial("gumbel", (losses,), seed, rate=rate)
+            for rate, of_seeds in ((0.1, (1.0, 3.0)), (0.2, (1.5, 1.5)))
+            for seed, losses in enumerate(of_seeds, start=1)
+        ]
+    )
+    assert frame["seed"].tolist() == [1, 2, 1, 2]
+    assert frame["chosen"].tolist() == ["", "", "yes", "yes"]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -104,12 +122,12 @@ def test_a_stopped_tuning_goes_on_and_adds_to_the_table(tiny_presets, monkeypatc
         assert main(arguments) == 130
     assert "The same command goes on" in capsys.readouterr().err
     (first,) = (tiny_presets / "runs").rglob("metrics.jsonl")
-    before = first.stat().st_mtime_ns, first.read_text()
+    before = first.read_text()
     assert main(arguments) == 0
     shown = capsys.readouterr().out
     assert "LSTM" in shown
     assert "yes" in shown
-    assert first.read_text() == before[1], "what was done is not trained again"
+    assert first.read_text() == before, "what was done is not trained again"
     assert main(["tune", "--preset", "quick", "--gate", "sharpened", "--quiet"]) == 0
     shown = capsys.readouterr().out
     assert shown.count("yes") == 2
@@ -152,9 +170,43 @@ def test_an_exploration_is_apart_and_reads_no_test(tiny_presets, monkeypatch, ca
     assert not [*tiny_presets.rglob("summary.json")]
 
 
-def test_presets_without_candidates_are_refused():
-    with pytest.raises(ParameterError, match=r"preset 'quick' has no candidates.*small has"):
+def test_one_that_diverges_does_not_end_the_tuning(tiny_presets, monkeypatch, capsys):
+    quick = PRESETS["language-model"]["quick"]
+    wild = TINY["language-model"] | {"learning_rate": 1e6, "clip": 1e9}
+    preset = replace(quick, candidates=(wild, *quick.candidates))
+    monkeypatch.setitem(PRESETS["language-model"], "quick", preset)
+    frame = tune(preset="quick", gates=("sigmoid",), progress_bar=False)
+    assert len(frame) == 2
+    assert "diverged" in capsys.readouterr().out
+    monkeypatch.setitem(PRESETS["language-model"], "quick", replace(quick, candidates=(wild,)))
+    monkeypatch.setenv("G2LSTM_RESULTS", str(tiny_presets / "none"))
+    with pytest.raises(RunError, match="no trial of language-model on grammar has ended"):
+        tune(preset="quick", gates=("sigmoid",), progress_bar=False)
+
+
+def test_a_tested_run_is_never_trained_over(tiny_presets, monkeypatch):
+    own = configure(gate="sigmoid", overrides=TINY["language-model"])
+    run = train_or_load(prepare(own, device="cpu"), progress_bar=False)
+    shutil.rmtree(run.directory / "state")
+    before = (run.directory / "metrics.jsonl").read_text()
+    assert len(explore(own, progress_bar=False)) == 1
+    assert (run.directory / "metrics.jsonl").read_text() == before
+    config = json.loads((run.directory / "config.json").read_text())
+    (run.directory / "config.json").write_text(json.dumps(config | {"fingerprint": "0" * 64}))
+    with pytest.raises(RunError, match="holds a finished run of other code"):
+        explore(own, progress_bar=False)
+    assert (run.directory / "summary.json").exists()
+
+
+def test_what_no_trial_can_be_is_refused():
+    with pytest.raises(ParameterError, match=r"'quick' has no candidates.*those that do: small"):
         tune(preset="quick")
+    with pytest.raises(ParameterError, match="gates must name one"):
+        tune(gates=())
+    with pytest.raises(ParameterError, match="relu"):
+        tune(gates=("relu",))
+    with pytest.raises(ParameterError, match=r"processes=2.*set processes to 1"):
+        explore(configure(overrides={"processes": 2}))
 
 
 def test_published_trials_verify_and_tampering_is_found(tiny_presets):
@@ -184,9 +236,12 @@ def test_published_trials_verify_and_tampering_is_found(tiny_presets):
     assert any("is not exp(loss)" in problem for problem in found.values())
 
 
-@pytest.mark.parametrize("folder", sorted(ROOT.glob("results/*/tuning/*/*")))
-def test_every_gate_had_the_same_budget_and_the_preset_has_what_was_best(folder):
-    preset, task, corpus = folder.parts[-4], folder.parts[-2], folder.name
+def test_every_gate_had_the_same_budget_and_the_preset_has_what_was_best():
+    for folder in sorted(ROOT.glob("results/*/tuning/*/*")):
+        check_budget(*folder.parts[-4::2], folder.name)
+
+
+def check_budget(preset, task, corpus):
     trials = read_trials(ROOT / "results" / preset, TUNING, task, corpus)
     about = {"task": task, "preset": preset}
     tried = {gate: [] for gate in GATES}
