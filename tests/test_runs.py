@@ -243,6 +243,16 @@ def test_tables_over_runs(root, corpus, tmp_path):
     assert read_run(copies[0]).summary == found[2].summary
 
 
+def test_runs_of_another_preset_are_not_compared(root, corpus, monkeypatch):
+    run = finish(corpus)
+    quick = LANGUAGE_MODEL["quick"]
+    changed = replace(quick, training=replace(quick.training, weight_decay=0.5))
+    monkeypatch.setitem(LANGUAGE_MODEL, "quick", changed)
+    with pytest.raises(RunError, match=r"another preset 'quick' \(weight_decay 0.01, now 0.5\)"):
+        find_runs("quick", corpus)
+    assert read_run(run.directory).summary == run.summary
+
+
 def test_a_run_in_default_settings_goes_by_its_gate(root, corpus, monkeypatch):
     small = replace(LANGUAGE_MODEL["quick"].training, epochs=1)
     preset = replace(

@@ -156,6 +156,35 @@ def test_records_that_contradict_each_other(copy, change):
     assert any("is of another run than" in problem for _, problem in found[FIGURES])
 
 
+def test_a_run_of_another_preset_even_if_sealed(copy, change):
+    config = json.loads((copy / SIGMOID / "config.json").read_text())
+    training = config["training"] | {"learning_rate": 0.5}
+    change(f"{SIGMOID}/config.json", edited(training=training))
+    write_manifest(copy)
+    (problem,) = [problem for _, problem in failures(copy)[RUNS]]
+    assert "was made with another preset: learning_rate 0.5, now 0.003" in problem
+
+
+def test_a_summary_without_content_even_if_sealed(copy, change):
+    change(f"{SIGMOID}/summary.json", lambda content: b"{}")
+    write_manifest(copy)
+    assert failures(copy)[RUNS]
+
+
+def test_a_report_that_leaves_out_a_run_in_other_settings(tmp_path):
+    """Where a published run is in no report."""
+    folder = tmp_path / "quick"
+    shutil.copytree(ROOT / "results/quick", folder)
+    variant = "runs/language-model/grammar/quick/gumbel_tau-0.9_p-0.5/seed-1"
+    claims = json.loads((folder / "claims.json").read_text())
+    runs = [run for run in claims["provenance"]["runs"] if f"runs/{run['run']}" != variant]
+    assert len(runs) == len(claims["provenance"]["runs"]) - 1
+    claims["provenance"]["runs"] = runs
+    (folder / "claims.json").write_text(json.dumps(claims))
+    write_manifest(folder)
+    assert any("leaves out" in problem for _, problem in failures(folder)[REPORT])
+
+
 def _verdict_changed(content):
     old = b'"verdict": "not enough evidence"'
     assert old in content
@@ -282,7 +311,7 @@ def one_run(tmp_path):
 
 @pytest.mark.parametrize("error", [CheckpointError, CorpusError])
 def test_a_measurement_that_cannot_be_made_anew_is_a_finding(one_run, monkeypatch, error):
-    def measured(run):
+    def measured(run, tested):
         raise error("no luck")
 
     monkeypatch.setattr(verification, "run_problems", measured)
