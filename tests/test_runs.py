@@ -244,7 +244,7 @@ def test_tables_over_runs(root, corpus, tmp_path):
 
 
 def test_runs_of_another_preset_are_not_compared(root, corpus, monkeypatch):
-    run = finish(corpus)
+    _, run = finish(corpus)
     quick = LANGUAGE_MODEL["quick"]
     changed = replace(quick, training=replace(quick.training, weight_decay=0.5))
     monkeypatch.setitem(LANGUAGE_MODEL, "quick", changed)
