@@ -9,7 +9,7 @@ import torch
 
 from g2lstm import saved_models
 from g2lstm.beam_search import translate
-from g2lstm.checkpoint import save_checkpoint
+from g2lstm.checkpoint import CheckpointError, save_checkpoint
 from g2lstm.compression import LowRank, RoundClip, compress
 from g2lstm.corpora import Vocabulary, load_corpus
 from g2lstm.evaluation import evaluate
@@ -220,12 +220,18 @@ def test_a_compression_of_the_wrong_shape_is_an_error(models, tmp_path, content,
         open_model(tmp_path / "model")
 
 
-@pytest.mark.parametrize("progress", [{}, {"temperature": "hot"}])
-def test_weights_without_a_temperature_are_an_error(models, tmp_path, progress):
+@pytest.mark.parametrize(
+    ("progress", "error", "message"),
+    [
+        ({}, CheckpointError, "another kind: it notes no temperature"),
+        ({"temperature": "hot"}, ModelError, "describes no trained model: .*temperature"),
+    ],
+)
+def test_weights_without_a_temperature_are_an_error(models, tmp_path, progress, error, message):
     shutil.copytree(models / "language-model", tmp_path / "model")
     model = open_model(tmp_path / "model", device="cpu").model
     save_checkpoint(tmp_path / "model/model.safetensors", model, progress=progress)
-    with pytest.raises(ModelError, match=r"describes no trained model: .*temperature"):
+    with pytest.raises(error, match=message):
         open_model(tmp_path / "model")
 
 
