@@ -38,10 +38,11 @@ def _of_corpus(evidence: Evidence, statistics: Iterable[Statistic]) -> str:
         runs = [evidence.runs[gate, seed].summary["gates"]["evaluation"] for seed in seeds]
         return f"{fmean(part['saturation'] for gates in runs for part in gates.values()):.0%}"
 
+    count = "1 seed, which decides nothing" if len(seeds) == 1 else f"{len(seeds)} seeds"
     text = (
-        f"**{evidence.corpus}** ({len(seeds)} seeds): the LSTM's {_metric(evidence)} is "
+        f"**{evidence.corpus}** ({count}): the LSTM's {_metric(evidence)} is "
         f"{mean_and_spread(results('sigmoid', seeds))}, G2-LSTM's {_against(evidence, statistics)}"
-    ).replace("(1 seeds)", "(1 seed, which decides nothing)")
+    )
     if of_three := evidence.seeds(*GATE_LABELS):
         pairs = zip(results("sharpened", of_three), results("sigmoid", of_three), strict=True)
         sharpened = fmean(worse(task, value, than) for value, than in pairs)

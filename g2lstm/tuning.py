@@ -114,11 +114,10 @@ def explore(configuration: Configuration, progress_bar: bool = True) -> pd.DataF
         CorpusError: the corpus cannot be loaded.
         RunError, TrainingDivergedError, CheckpointError: see `runs.train_untested`.
     """
-    _train(configuration, EXPLORATION, progress_bar)
-    return save_trials(configuration, EXPLORATION)
+    return _train(configuration, EXPLORATION, progress_bar)
 
 
-def _train(configuration: Configuration, kind: str, progress_bar: bool) -> None:
+def _train(configuration: Configuration, kind: str, progress_bar: bool) -> pd.DataFrame:
     if configuration.processes > 1:
         raise ParameterError(
             f"processes={configuration.processes}: a trial is trained by one process; "
@@ -135,7 +134,7 @@ def _train(configuration: Configuration, kind: str, progress_bar: bool) -> None:
             "set G2LSTM_RUNS to another folder"
         )
     copy_trial(directory, results_directory(configuration.preset), kind)
-    save_trials(configuration, kind)
+    return save_trials(configuration, kind)
 
 
 def copy_trial(directory: Path, results: Path, kind: str) -> None:
