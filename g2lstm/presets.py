@@ -146,7 +146,12 @@ TRANSLATION = {
         training=TranslationOptions(epochs=10, learning_rate=2e-3, precision="bfloat16"),
         data={"merges": 5000, "joint": False, "max_length": 100},
         evaluation={"beam_size": 5, "length_penalty": 1.0},
-        candidates=({"dropout": 0.2}, {"learning_rate": 4e-3}, {"learning_rate": 2e-3}),
+        candidates=(
+            {"learning_rate": 4e-3, "dropout": 0.15},
+            {"learning_rate": 4e-3, "dropout": 0.3},
+            {"learning_rate": 2e-3, "dropout": 0.15},
+            {"learning_rate": 2e-3, "dropout": 0.3},
+        ),
     ),
     # The paper's models as far as known (sizes are recalled, not confirmed), for a GPU.
     "paper": Preset(
