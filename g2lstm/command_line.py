@@ -151,10 +151,7 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "g2lstm train --task translation --preset small --set epochs=2 --set dropout=0.1",
         "torchrun --standalone --nproc-per-node 2 -m g2lstm train --set processes=2",
     )
-    argument("--task", default="language-model", help="language-model (default) or translation")
-    argument("--preset", default="quick", help="quick (default), small or paper")
-    argument("--corpus", help="name or folder (default: the preset's)")
-    argument("--languages", help="of a translation, such as de-en")
+    _add_experiment(argument, preset="quick", preset_help="quick (default), small or paper")
     argument("--gate", default="gumbel", help="sigmoid, sharpened or gumbel (default)")
     argument("--seed", type=int, default=1, help="(default: 1)")
     argument("--temperature", type=float, help="tau (default: the gate's)")
@@ -175,13 +172,19 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "try a preset's candidate settings with every gate, on the validation text alone",
         "g2lstm tune", "g2lstm tune --task translation --gate sigmoid --gate gumbel",
     )  # fmt: skip
-    argument("--task", default="language-model", help="language-model (default) or translation")
-    argument("--preset", default="small", help="(default: small)")
-    argument("--corpus", help="name or folder (default: the preset's)")
-    argument("--languages", help="of a translation, such as de-en")
+    _add_experiment(argument, preset="small", preset_help="(default: small)")
     argument("--gate", action="append", help="may be repeated (default: all three)")
     argument("--seed", type=int, default=1, help="of every run (default: 1)")
     argument("--quiet", action="store_true", help="no progress bars")
+
+
+def _add_experiment(
+    argument: Callable[..., argparse.Action], preset: str, preset_help: str
+) -> None:
+    argument("--task", default="language-model", help="language-model (default) or translation")
+    argument("--preset", default=preset, help=preset_help)
+    argument("--corpus", help="name or folder (default: the preset's)")
+    argument("--languages", help="of a translation, such as de-en")
 
 
 def _at_least_one(text: str) -> int:
