@@ -34,7 +34,7 @@ from g2lstm.results import bootstrap_table, comparison_table, summary_frame
 from g2lstm.robustness import COMPRESSION
 from g2lstm.sensitivity import SWITCHES
 from g2lstm.studies import Study
-from g2lstm.tuning import TABLES as TRIAL_TABLES
+from g2lstm.trials import TABLES as TRIAL_TABLES
 
 TOLERANCE = 1e-9  # relative, of numbers that another processor or library adds up otherwise
 MOST_SHOWN = 3  # differences named of one file
@@ -128,7 +128,7 @@ def report_differences(folder: Path, runs: Runs) -> list[str]:
         sources.setdefault(str(Path(source["run"]).parents[1]), []).append(source)
     studies = [study_of(runs, group, "09_report") for group in sources.values()]
     made, text = make_report(
-        studies[0].example.preset, studies, judge_all(studies), claims["provenance"]
+        studies[0].example.preset, studies, judge_all(studies), claims["provenance"], folder
     )
     found = _json_differences(claims, json.loads(json.dumps(made)), "claims.json")
     stored = (folder / "report.md").read_text(encoding="utf-8").splitlines()

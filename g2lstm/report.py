@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from g2lstm.provenance import provenance
 from g2lstm.results import comparison_table, run_label
 from g2lstm.robustness import COMPRESSION, PAPER_SETTINGS
 from g2lstm.studies import Study, open_study
+from g2lstm.trials import EXPLORATION, TABLES, TUNING, read_trials, trials_command
 from g2lstm.verdicts import RULE, Statistic, verdict_rows
 
 
@@ -126,8 +128,8 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
         for run in study.variants
     ]
     record = provenance(f"make reproduce PRESET={preset} (09_report)", runs=runs)
-    claims, text = make_report(preset, studies, statistics, record)
     folder = results_directory(preset)
+    claims, text = make_report(preset, studies, statistics, record, folder)
     write_json(folder / "claims.json", claims)
     write_text(folder / "report.md", text)
 
@@ -137,12 +139,17 @@ def make_report(
     studies: Sequence[Study],
     statistics: Sequence[Statistic],
     record: dict[str, Any],
+    folder: Path,
 ) -> tuple[dict[str, Any], str]:
     """What ``claims.json`` holds, and the text of ``report.md``.
 
     Args:
         preset, studies, statistics: see `write_report`.
         record: provenance of the report.
+        folder: of the preset's results, for the trials published there.
+
+    Raises:
+        RunError: a trial's record is missing or damaged.
     """
     claims: dict[str, Any] = {
         "rule": RULE,
@@ -187,6 +194,7 @@ def make_report(
             f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, as in the paper. The "
             "rows marked so are the paper's own, on its own corpora.",
             _markdown(results_table(study)),
+            *_trials(study, folder),
         ]
     parts += [
         "## Statistics",
@@ -199,5 +207,26 @@ def make_report(
     return claims, "\n\n".join(parts) + "\n"
 
 
+def _trials(study: Study, folder: Path) -> list[str]:
+    """How the settings were chosen, and what other settings do, where that was tried."""
+    task, label = study.example.task, corpus_label(study.example)
+    text = []
+    if tuned := read_trials(folder, TUNING, task, label):
+        text += [
+            "How the settings were chosen: every gate with the same candidates, on the validation "
+            f"text alone, by `{trials_command(study.example, TUNING)}`. Training perplexity is "
+            "that of the epoch, dropout and noise included.",
+            _markdown(TABLES[TUNING](tuned)),
+        ]
+    if explored := read_trials(folder, EXPLORATION, task, label):
+        commands = [f"`{trial.provenance['command']}`" for trial in explored]
+        text += [
+            "Other settings, tried on the validation text alone, to find out what matters:",
+            _markdown(TABLES[EXPLORATION](explored).assign(command=commands)),
+        ]
+    return text
+
+
 def _markdown(frame: pd.DataFrame) -> str:
-    return tabulate(frame, headers="keys", showindex=False, tablefmt="pipe", disable_numparse=True)
+    cells = frame.map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else cell)
+    return tabulate(cells, headers="keys", showindex=False, tablefmt="pipe", disable_numparse=True)

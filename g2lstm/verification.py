@@ -34,7 +34,7 @@ from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
-from g2lstm.tuning import TABLES as TRIAL_TABLES
+from g2lstm.trials import TABLES as TRIAL_TABLES
 
 Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wrong with it
 RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model

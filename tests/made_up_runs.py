@@ -37,9 +37,13 @@ def made_up_run(gate, seed, task="language-model", saturation=None, **settings):
         "gates": {"evaluation": gates(share), "training": gates(share)},
     }
     metrics = [
-        {"epoch": epoch, "input_gate_saturation": share * epoch / 2, "valid_loss": 4.0 / epoch}
+        {
+            "epoch": epoch, "input_gate_saturation": share * epoch / 2,
+            "forget_gate_saturation": share * epoch / 2, "valid_loss": 4.0 / epoch,
+            "valid_perplexity": 400.0 / epoch, "train_perplexity": 300.0 / epoch,
+        }
         for epoch in (1, 2)
-    ]
+    ]  # fmt: skip
     config = arguments_of(vars(configuration)) | {"fingerprint": "made up"}
     provenance = {"commit": "0" * 40, "modified": False, "command": "none", "hardware": {}}
     provenance["training_seconds"] = 60.0

@@ -77,6 +77,7 @@ LAYERS = (
     "gate_tables",
     "analysis_plots",
     "studies",
+    "trials",
     "plain_words",
     "report",
     "feedback",

@@ -2,11 +2,13 @@
 
 import json
 import re
+from dataclasses import asdict
 
 import pytest
 
 from g2lstm.case_study import ALIGNMENT
 from g2lstm.claims import judge
+from g2lstm.experiments import configure
 from g2lstm.gates import GATES
 from g2lstm.paper import CLAIMS, TABLES
 from g2lstm.provenance import code_checksum
@@ -19,6 +21,7 @@ from g2lstm.report import (
     write_report,
 )
 from g2lstm.robustness import COMPRESSION
+from g2lstm.trials import EXPLORATION, TUNING, copy_trial
 from g2lstm.verdicts import HOLDS, OPEN, Statistic
 from made_up_runs import alignment, compression, made_up_run, write_run
 
@@ -68,6 +71,33 @@ def test_the_report_holds_the_verdicts_and_the_paper(folder):
     assert claims["rule"].strip() in text
     words = text[text.index("## In plain words") : text.index("## Results")]
     assert "the LSTM's test perplexity is 52.81 ± 0.01, G2-LSTM's 1.3% lower" in words
+
+
+def test_the_report_shows_how_the_settings_were_chosen(folder, monkeypatch):
+    studies = open_studies("quick", [{"task": "language-model"}], save=True)
+    statistics = judge_all(studies)
+    write_report("quick", studies, statistics)
+    report = folder / "results/quick/report.md"
+    assert "validation text alone" not in report.read_text()
+    monkeypatch.setenv("G2LSTM_RUNS", str(folder / "trials"))
+    for kind, gate, settings in (
+        (TUNING, "sigmoid", {"learning_rate": 0.25}),
+        (TUNING, "gumbel", {"learning_rate": 0.125}),
+        (EXPLORATION, "gumbel", {"clip": 0.75}),
+    ):
+        directory = write_run(made_up_run(gate, 1, overrides=settings))
+        config = asdict(configure(gate=gate, overrides=settings)) | {"fingerprint": "made up"}
+        (directory / "config.json").write_text(json.dumps(config))
+        copy_trial(directory, folder / "results/quick", kind)
+    write_report("quick", studies, statistics)
+    text = " ".join(report.read_text().split())
+    chosen = text.index("`g2lstm tune --task language-model --preset quick --corpus grammar`")
+    explored = text.index("Other settings")
+    assert "| LSTM | 0.25 | 1 | 200.00 | 150.00 | 2 | yes |" in text[chosen:explored]
+    assert "| G2-LSTM | 0.125 | 1 | 200.00 | 150.00 | 2 | yes |" in text[chosen:explored]
+    assert "| G2-LSTM (clip=0.75) | 1 | 200.00 |" in text[explored:]
+    assert "`g2lstm train --untested" in text[explored:]
+    assert "--set clip=0.75" in text[explored:]
 
 
 def test_one_seed_settles_nothing(folder):

@@ -16,7 +16,8 @@ from g2lstm.plots import GATE_LABELS
 from g2lstm.presets import PRESETS
 from g2lstm.records import Run, RunError
 from g2lstm.runs import prepare, train_or_load
-from g2lstm.tuning import TUNING, explore, read_trials, tune, tuning_table
+from g2lstm.trials import TUNING, read_trials, tuning_table
+from g2lstm.tuning import explore, tune
 from g2lstm.verification import verify
 from sources import ROOT
 from tiny_runs import TINY, few_sentences
