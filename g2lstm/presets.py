@@ -95,7 +95,7 @@ LANGUAGE_MODEL = {
             "embedding_size": 320, "hidden_size": 320, "num_layers": 2, "cutoff": 2000,
         } | HALF_DROPOUT,
         training=LanguageModelOptions(
-            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=3e-3,
+            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=6e-3,
             learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
             clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
         ),
