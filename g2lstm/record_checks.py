@@ -12,6 +12,7 @@ from g2lstm.experiments import arguments_of, changed_settings, configure, run_di
 from g2lstm.files import read_json
 from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
 from g2lstm.scoring import bleu_from_statistics
+from g2lstm.trials import trial_place
 
 CHECKSUM = re.compile("[0-9a-f]{64}")
 COMMIT = re.compile("[0-9a-f]{40}")
@@ -81,17 +82,20 @@ def left_out(record: Mapping[str, Any], runs: Mapping[str, Run], about: str) -> 
     ]
 
 
-def run_problems(run: Run, tested: bool = True) -> list[str]:
+def run_problems(run: Run, kind: str = "runs") -> list[str]:
     """Where the records of a published run contradict each other or the place they lie in.
 
     Args:
         run: with its records.
-        tested: whether it must have a summary; a trial has none.
+        kind: "runs", or a kind of `trials`; those have no summary.
     """
-    directory = run.directory
+    directory, tested = run.directory, kind == "runs"
     config, summary, record = run.config, run.summary, run.provenance
-    place = run_directory(configure(**arguments_of(config))).parts[-5:]
     problems = [f"provenance.json {problem}" for problem in provenance_problems(record)]
+    place = (
+        run_directory(configure(**arguments_of(config))) if tested else trial_place(config, kind)
+    )
+    place = place.parts[-5:]
     problems += _metrics_problems(run, tested)
     checks = {
         f"config.json belongs into {'/'.join(place)}": place == directory.parts[-5:],
@@ -101,11 +105,11 @@ def run_problems(run: Run, tested: bool = True) -> list[str]:
             CHECKSUM.fullmatch(checksum) for checksum in record["data"]["sha256"].values()
         ),
     }
-    checks |= {
-        f"config.json was made with another preset: {setting}": False
-        for setting in changed_settings(config)
-    }
     if tested:
+        checks |= {
+            f"config.json was made with another preset: {setting}": False
+            for setting in changed_settings(config)
+        }
         checks |= _summary_checks(summary)
     if "test_loss" in summary:
         checks["summary.json: test_perplexity is not exp(test_loss)"] = math.isclose(

@@ -2,7 +2,8 @@
 
 Their records are published in ``results/<preset>/tuning`` and ``exploration``,
 ``<task>/<corpus>/<preset>/<gate and its settings>/seed-<n>`` each, with a table a kind; `tuning`
-makes them.
+makes them. In ``tuning`` the settings are those of the candidate, all of them: what the preset has
+itself is chosen by these records.
 """
 
 import fcntl
@@ -10,8 +11,9 @@ import functools
 import operator
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +21,72 @@ import pandas as pd
 
 from g2lstm.experiments import (
     Configuration,
+    ParameterError,
     arguments_of,
+    changed_settings,
     command,
     configure,
     corpus_label,
     model_defaults,
     results_directory,
+    run_directory,
 )
 from g2lstm.files import write_json, write_text
 from g2lstm.gates import GATES
 from g2lstm.plots import GATE_LABELS, save_table
+from g2lstm.presets import PRESETS
 from g2lstm.records import CONFIG, METRICS, PROVENANCE, Run, RunError, read_record, read_run
 from g2lstm.results import results_provenance, run_label
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"
+# What a run's config.json says of its settings, the gate's own apart.
+PARTS = ("training", "model", "data", "evaluation")
+
+
+def trial_place(config: Mapping[str, Any], kind: str) -> Path:
+    """Where the records of a trial belong, in ``results``/<kind>.
+
+    Args:
+        config: of the run.
+        kind: `TUNING` or `EXPLORATION`.
+
+    Raises:
+        ParameterError: the settings are no candidate's, or no longer the preset's.
+    """
+    arguments = arguments_of(config)
+    if kind == EXPLORATION:
+        if changed := changed_settings(config):
+            raise ParameterError(f"made with another preset: {', '.join(changed)}")
+        return _place(configure(**arguments))
+    for candidate in PRESETS[config["task"]][config["preset"]].candidates:
+        tried = configure(**arguments | {"overrides": candidate})
+        if all(asdict(tried)[part] == config[part] for part in PARTS):
+            return _place(replace(tried, overrides=candidate))
+    raise ParameterError(f"the settings are of no candidate of the preset {config['preset']!r}")
+
+
+def _place(configuration: Configuration) -> Path:
+    return Path(*run_directory(configuration).absolute().parts[-5:])
 
 
 def copy_trial(directory: Path, results: Path, kind: str) -> None:
     """Copy the records of a trained run to ``results``/<kind>; none is of a test.
 
     The provenance names the command that makes the trial, which tests nothing.
+
+    Raises:
+        ParameterError: see `trial_place`.
     """
-    target = results / kind / Path(*directory.absolute().parts[-5:])
     record, config = read_record(directory / PROVENANCE), read_record(directory / CONFIG)
-    record["command"] = command(configure(**arguments_of(config)), untested=True)
+    configuration = configure(**arguments_of(config))
+    target = results / kind / trial_place(config, kind)
+    record["command"] = (
+        f"{trials_command(configuration, TUNING)} --gate {configuration.gate} "
+        f"--seed {configuration.seed}"
+        if kind == TUNING
+        else command(configuration, untested=True)
+    )
     with _alone(results):
         (target / CONFIG).unlink(missing_ok=True)  # a trial is there when its config is
         write_text(target / METRICS, (directory / METRICS).read_text(encoding="utf-8"))
@@ -163,5 +206,5 @@ def _measured(trial: Run) -> dict[str, Any]:
 
 def _settings(trial: Run) -> dict[str, Any]:
     """All settings of the run but the gate's own, by name."""
-    parts = (trial.config[part] for part in ("training", "model", "data", "evaluation"))
+    parts = (trial.config[part] for part in PARTS)
     return functools.reduce(operator.or_, parts, model_defaults(trial.config["task"]))

@@ -183,7 +183,7 @@ def _runs(published: Published) -> Items:
         for place, run in found.items():
             yield (
                 f"{kind}/{place}",
-                _problems(lambda run=run, kind=kind: run_problems(run, tested=kind == "runs")),
+                _problems(lambda run=run, kind=kind: run_problems(run, kind)),
             )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from g2lstm.claims import judge
 from g2lstm.experiments import configure
 from g2lstm.gates import GATES
 from g2lstm.paper import CLAIMS, TABLES
+from g2lstm.presets import PRESETS
 from g2lstm.provenance import code_checksum
 from g2lstm.report import (
     evidence_of,
@@ -80,6 +81,9 @@ def test_the_report_shows_how_the_settings_were_chosen(folder, monkeypatch):
     report = folder / "results/quick/report.md"
     assert "validation text alone" not in report.read_text()
     monkeypatch.setenv("G2LSTM_RUNS", str(folder / "trials"))
+    candidates = tuple({"learning_rate": rate} for rate in (0.25, 0.125))
+    quick = replace(PRESETS["language-model"]["quick"], candidates=candidates)
+    monkeypatch.setitem(PRESETS["language-model"], "quick", quick)
     for kind, gate, settings in (
         (TUNING, "sigmoid", {"learning_rate": 0.25}),
         (TUNING, "gumbel", {"learning_rate": 0.125}),

@@ -210,7 +210,7 @@ def test_what_no_trial_can_be_is_refused():
         explore(configure(overrides={"processes": 2}))
 
 
-def test_published_trials_verify_and_tampering_is_found(tiny_presets):
+def test_published_trials_verify_and_tampering_is_found(tiny_presets, monkeypatch):
     tune(preset="quick", gates=("sigmoid", "gumbel"), progress_bar=False)
     published = tiny_presets / "results/quick"
     name = TABLES["language-model"]
@@ -223,6 +223,18 @@ def test_published_trials_verify_and_tampering_is_found(tiny_presets):
         }
 
     assert problems() == {}
+    quick = PRESETS["language-model"]["quick"]
+    with monkeypatch.context() as patch:
+        # The preset takes over what was best: the records stay as they are, and fit.
+        rate = quick.candidates[0]["learning_rate"]
+        chosen = replace(quick, training=replace(quick.training, learning_rate=rate))
+        patch.setitem(PRESETS["language-model"], "quick", chosen)
+        assert problems() == {}
+        other = replace(quick, candidates=quick.candidates[:1])
+        patch.setitem(PRESETS["language-model"], "quick", other)
+        found = problems()
+        assert len(found) == 2, "one of each gate"
+        assert all("are of no candidate of the preset" in problem for problem in found.values())
     table = published / f"tables/{name}.csv"
     content = table.read_text()
     table.write_text(content.replace("LSTM,0.01,", "LSTM,0.01,1", 1))

@@ -311,7 +311,7 @@ def one_run(tmp_path):
 
 @pytest.mark.parametrize("error", [CheckpointError, CorpusError])
 def test_a_measurement_that_cannot_be_made_anew_is_a_finding(one_run, monkeypatch, error):
-    def measured(run, tested):
+    def measured(run, kind):
         raise error("no luck")
 
     monkeypatch.setattr(verification, "run_problems", measured)
