@@ -117,6 +117,7 @@ def configure(
     chosen = _for_corpus(PRESETS[task][preset], corpus)
     try:
         check_gate(gate)
+        chosen = _changed(chosen, chosen.for_gate.get(gate, {}))
         default_temperature, default_probability = GATE_SETTINGS[gate]
         for name, value, default in (
             ("temperature", temperature, default_temperature),

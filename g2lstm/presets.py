@@ -38,6 +38,7 @@ class Preset:
             share of every batch, see `data_parallel`.
         seeds: of the grid.
         for_corpus: other values of single settings for a corpus of this name.
+        for_gate: the same for a gate, where tuning chose others than the LSTM's.
         ablations: G2-LSTMs in other settings that the grid trains too: arguments of `configure`.
         candidates: settings that are tried in tuning, with every gate, see `tuning`.
         analysis: how much is measured on a trained run: ``limit``, ``sentences``, ``directions``,
@@ -54,6 +55,7 @@ class Preset:
     processes: int = 1
     seeds: tuple[int, ...] = (1, 2, 3)
     for_corpus: dict[str, dict[str, Any]] = field(default_factory=dict)
+    for_gate: dict[str, dict[str, Any]] = field(default_factory=dict)
     ablations: tuple[dict[str, Any], ...] = ()
     candidates: tuple[dict[str, Any], ...] = ()
     analysis: dict[str, int] = field(default_factory=lambda: dict(ANALYSIS))
@@ -101,6 +103,7 @@ LANGUAGE_MODEL = {
         ),
         evaluation={"cache_pointer": True},
         ablations=({"noise_probability": 1.0},),
+        for_gate={"sharpened": {"learning_rate": 3e-3}, "gumbel": {"learning_rate": 3e-3}},
         candidates=(
             {"learning_rate": 6e-3} | QUARTER_DROPOUT,
             {"learning_rate": 6e-3} | HALF_DROPOUT,
