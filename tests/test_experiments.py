@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -165,6 +166,17 @@ def test_a_corpus_may_have_settings_of_its_own():
     )
     assert configure(task="translation", preset="paper", corpus="wmt14", languages="de-en") != wmt
     assert wmt.overrides == {}
+
+
+def test_a_gate_may_have_settings_of_its_own(monkeypatch):
+    own = {"gumbel": {"clip": 0.5, "num_layers": 3}}
+    quick = replace(PRESETS["language-model"]["quick"], for_gate=own)
+    monkeypatch.setitem(PRESETS["language-model"], "quick", quick)
+    assert configure(gate="sigmoid").training.clip == quick.training.clip == 1.0
+    configuration = configure(gate="gumbel", noise_probability=1.0)
+    assert (configuration.training.clip, configuration.model["num_layers"]) == (0.5, 3)
+    assert configure(gate="gumbel", overrides={"clip": 0.5}).overrides == {}
+    assert configure(gate="gumbel", overrides={"clip": 1.0}).overrides == {"clip": 1.0}
 
 
 def test_a_translation_run_is_named_by_corpus_and_languages(monkeypatch, tmp_path):
