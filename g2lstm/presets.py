@@ -103,7 +103,7 @@ LANGUAGE_MODEL = {
         ),
         evaluation={"cache_pointer": True},
         ablations=({"noise_probability": 1.0},),
-        for_gate={"sharpened": {"learning_rate": 3e-3}, "gumbel": {"learning_rate": 3e-3}},
+        for_gate={"sharpened": {"learning_rate": 3e-3}},
         candidates=(
             {"learning_rate": 6e-3} | QUARTER_DROPOUT,
             {"learning_rate": 6e-3} | HALF_DROPOUT,
