@@ -65,8 +65,9 @@ lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
 
 site: $(SITE_VENV)/.installed ## build the static site: notebooks, results, figures, reference
 	@$(SITE_VENV)/bin/python docs/collect.py site/source
+	@# Sphinx warns only of what it reads anew: after a failure, everything.
 	@$(SITE_VENV)/bin/python -m sphinx -c docs -d site/doctrees -j 2 -W --keep-going --quiet \
-	    site/source site/html
+	    site/source site/html || { rm -rf site/doctrees; exit 1; }
 	@touch site/html/.built
 	@echo "The site is in site/html: python -m http.server --bind 127.0.0.1 -d site/html, then open" \
 	    "http://127.0.0.1:8000"
