@@ -11,9 +11,9 @@ import functools
 import operator
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +40,9 @@ from g2lstm.results import results_provenance, run_label
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"
-# What a run's config.json says of its settings, the gate's own apart.
-PARTS = ("training", "model", "data", "evaluation")
 
 
-def trial_place(config: Mapping[str, Any], kind: str) -> Path:
+def trial_place(config: dict[str, Any], kind: str) -> Path:
     """Where the records of a trial belong, in ``results``/<kind>.
 
     Args:
@@ -60,9 +58,8 @@ def trial_place(config: Mapping[str, Any], kind: str) -> Path:
             raise ParameterError(f"made with another preset: {', '.join(changed)}")
         return _place(configure(**arguments))
     for candidate in PRESETS[config["task"]][config["preset"]].candidates:
-        tried = configure(**arguments | {"overrides": candidate})
-        if all(asdict(tried)[part] == config[part] for part in PARTS):
-            return _place(replace(tried, overrides=candidate))
+        if not changed_settings(config | {"overrides": candidate}):
+            return _place(replace(configure(**arguments), overrides=candidate))
     raise ParameterError(f"the settings are of no candidate of the preset {config['preset']!r}")
 
 
@@ -206,5 +203,5 @@ def _measured(trial: Run) -> dict[str, Any]:
 
 def _settings(trial: Run) -> dict[str, Any]:
     """All settings of the run but the gate's own, by name."""
-    parts = (trial.config[part] for part in PARTS)
+    parts = (trial.config[part] for part in ("training", "model", "data", "evaluation"))
     return functools.reduce(operator.or_, parts, model_defaults(trial.config["task"]))
