@@ -6,13 +6,13 @@ from typing import Any
 from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
 
 # Dropout rates of the language model's preset `small`, all times the same.
-DROPOUT, HALF_DROPOUT, QUARTER_DROPOUT = (
+HALF_DROPOUT, QUARTER_DROPOUT = (
     {
         "dropout": round(0.3 * times, 4), "dropout_between": round(0.2 * times, 4),
         "dropout_embedding": round(0.2 * times, 4), "dropout_words": round(0.05 * times, 4),
         "weight_dropout": round(0.2 * times, 4),
     }
-    for times in (1, 0.5, 0.25)
+    for times in (0.5, 0.25)
 )  # fmt: skip
 
 ANALYSIS = {
@@ -95,14 +95,15 @@ LANGUAGE_MODEL = {
         corpus="ptb",
         model={
             "embedding_size": 320, "hidden_size": 320, "num_layers": 2, "cutoff": 2000,
-        } | DROPOUT,
+        } | HALF_DROPOUT,
         training=LanguageModelOptions(
-            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=3e-3,
+            epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=6e-3,
             learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
             clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
         ),
         evaluation={"cache_pointer": True},
         ablations=({"noise_probability": 1.0},),
+        for_gate={"sharpened": {"learning_rate": 3e-3}},
         candidates=(
             {"learning_rate": 6e-3} | QUARTER_DROPOUT,
             {"learning_rate": 6e-3} | HALF_DROPOUT,
