@@ -29,7 +29,7 @@ from g2lstm.gate_profile import GATE_PROFILE
 from g2lstm.gate_tables import contrasts_frame, gate_table, profile_frame, units_table
 from g2lstm.plots import save_table
 from g2lstm.records import Run
-from g2lstm.report import judge_all, make_report
+from g2lstm.report import gather_evidence, make_report
 from g2lstm.results import bootstrap_table, comparison_table, summary_frame
 from g2lstm.robustness import COMPRESSION
 from g2lstm.sensitivity import SWITCHES
@@ -128,7 +128,7 @@ def report_differences(folder: Path, runs: Runs) -> list[str]:
         sources.setdefault(str(Path(source["run"]).parents[1]), []).append(source)
     studies = [study_of(runs, group, "09_report") for group in sources.values()]
     made, text = make_report(
-        studies[0].example.preset, studies, judge_all(studies), claims["provenance"], folder
+        studies[0].example.preset, studies, gather_evidence(studies), claims["provenance"], folder
     )
     found = _json_differences(claims, json.loads(json.dumps(made)), "claims.json")
     stored = (folder / "report.md").read_text(encoding="utf-8").splitlines()

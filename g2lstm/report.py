@@ -64,17 +64,23 @@ def models_table(study: Study) -> pd.DataFrame:
     return table.assign(**{"command, N: the seed": [f"`{commands[m]}`" for m in table["model"]]})
 
 
-def evidence_of(study: Study) -> Evidence:
-    """What the claims are judged by, from the runs of a study in default settings."""
-    compression = [found for _, found in study.measure(COMPRESSION)]
-    alignment = [found for _, found in study.measure(ALIGNMENT)]
-    label = corpus_label(study.example)
-    return collect_evidence(study.example.task, label, study.runs, compression, alignment)
+def gather_evidence(studies: Iterable[Study]) -> list[Evidence]:
+    """What the claims are judged by, one a study, from its runs in default settings."""
+    return [
+        collect_evidence(
+            study.example.task,
+            corpus_label(study.example),
+            study.runs,
+            [found for _, found in study.measure(COMPRESSION)],
+            [found for _, found in study.measure(ALIGNMENT)],
+        )
+        for study in studies
+    ]
 
 
-def judge_all(studies: Sequence[Study]) -> list[Statistic]:
+def judge_all(evidence: Iterable[Evidence]) -> list[Statistic]:
     """The statistics of all claims on all corpora, by claim."""
-    found = [statistic for study in studies for statistic in judge(evidence_of(study))]
+    found = [statistic for one in evidence for statistic in judge(one)]
     return sorted(found, key=lambda statistic: statistic.claim)
 
 
@@ -110,13 +116,13 @@ def verdict_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
     return pd.DataFrame(rows.values()).fillna("not measured")
 
 
-def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Statistic]) -> None:
+def write_report(preset: str, studies: Sequence[Study], evidence: Sequence[Evidence]) -> None:
     """Write ``claims.json`` and ``report.md`` to the folder of results.
 
     Args:
         preset: of the runs.
         studies: one a corpus.
-        statistics: as `judge_all` returns them.
+        evidence: as `gather_evidence` returns it.
     """
     runs = [
         {
@@ -129,7 +135,7 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
     ]
     record = provenance(f"make reproduce PRESET={preset} (09_report)", runs=runs)
     folder = results_directory(preset)
-    claims, text = make_report(preset, studies, statistics, record, folder)
+    claims, text = make_report(preset, studies, evidence, record, folder)
     write_json(folder / "claims.json", claims)
     write_text(folder / "report.md", text)
 
@@ -137,20 +143,21 @@ def write_report(preset: str, studies: Sequence[Study], statistics: Sequence[Sta
 def make_report(
     preset: str,
     studies: Sequence[Study],
-    statistics: Sequence[Statistic],
+    evidence: Sequence[Evidence],
     record: dict[str, Any],
     folder: Path,
 ) -> tuple[dict[str, Any], str]:
     """What ``claims.json`` holds, and the text of ``report.md``.
 
     Args:
-        preset, studies, statistics: see `write_report`.
+        preset, studies, evidence: see `write_report`.
         record: provenance of the report.
         folder: of the preset's results, for the trials published there.
 
     Raises:
         RunError: a trial's record is missing or damaged.
     """
+    statistics = judge_all(evidence)
     claims: dict[str, Any] = {
         "rule": RULE,
         "verdicts": verdict_rows(statistics),
@@ -167,7 +174,7 @@ def make_report(
         "## Verdicts",
         _markdown(verdict_table(statistics)),
         "## In plain words",
-        in_plain_words([evidence_of(study) for study in studies], statistics),
+        in_plain_words(evidence, statistics),
         "## Results",
     ]
     for study in studies:

@@ -7,14 +7,13 @@ from dataclasses import asdict, replace
 import pytest
 
 from g2lstm.case_study import ALIGNMENT
-from g2lstm.claims import judge
 from g2lstm.experiments import configure
 from g2lstm.gates import GATES
 from g2lstm.paper import CLAIMS, TABLES
 from g2lstm.presets import PRESETS
 from g2lstm.provenance import code_checksum
 from g2lstm.report import (
-    evidence_of,
+    gather_evidence,
     judge_all,
     open_studies,
     statistics_table,
@@ -54,10 +53,11 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_report_holds_the_verdicts_and_the_paper(folder):
     studies = open_studies("quick", [{"task": "language-model"}], save=True)
-    statistics = judge_all(studies)
+    evidence = gather_evidence(studies)
+    statistics = judge_all(evidence)
     assert [s.claim for s in statistics] == sorted(s.claim for s in statistics)
     assert {s.claim for s in statistics} == set(CLAIMS)
-    write_report("quick", studies, statistics)
+    write_report("quick", studies, evidence)
     results = folder / "results/quick"
     claims = json.loads((results / "claims.json").read_text())
     assert [row["verdict"] for row in claims["statistics"]] == [s.verdict for s in statistics]
@@ -76,8 +76,8 @@ def test_the_report_holds_the_verdicts_and_the_paper(folder):
 
 def test_the_report_shows_how_the_settings_were_chosen(folder, monkeypatch):
     studies = open_studies("quick", [{"task": "language-model"}], save=True)
-    statistics = judge_all(studies)
-    write_report("quick", studies, statistics)
+    evidence = gather_evidence(studies)
+    write_report("quick", studies, evidence)
     report = folder / "results/quick/report.md"
     assert "validation text alone" not in report.read_text()
     monkeypatch.setenv("G2LSTM_RUNS", str(folder / "trials"))
@@ -93,7 +93,7 @@ def test_the_report_shows_how_the_settings_were_chosen(folder, monkeypatch):
         config = asdict(configure(gate=gate, overrides=settings)) | {"fingerprint": "made up"}
         (directory / "config.json").write_text(json.dumps(config))
         copy_trial(directory, folder / "results/quick", kind)
-    write_report("quick", studies, statistics)
+    write_report("quick", studies, evidence)
     text = " ".join(report.read_text().split())
     chosen = text.index("`g2lstm tune --task language-model --preset quick --corpus grammar`")
     explored = text.index("Other settings")
@@ -105,8 +105,8 @@ def test_the_report_shows_how_the_settings_were_chosen(folder, monkeypatch):
 
 
 def test_one_seed_settles_nothing(folder):
-    (study,) = open_studies("quick", [{"task": "language-model"}], seeds=[1])
-    statistics = judge(evidence_of(study))
+    studies = open_studies("quick", [{"task": "language-model"}], seeds=[1])
+    statistics = judge_all(gather_evidence(studies))
     assert statistics
     assert {s.verdict for s in statistics} == {OPEN}
 

@@ -13,7 +13,7 @@ from g2lstm.analysis import compression_table
 from g2lstm.experiments import NOTEBOOKS, corpus_label
 from g2lstm.gates import GATES
 from g2lstm.records import find_runs, read_bleu_statistics, read_run
-from g2lstm.report import judge_all, open_studies
+from g2lstm.report import gather_evidence, judge_all, open_studies
 from g2lstm.results import (
     PAPER_BLEU,
     PAPER_PTB_PERPLEXITY,
@@ -225,7 +225,7 @@ def test_every_analysis_is_there_and_follows_from_the_records(
 @pytest.mark.parametrize("preset", ["quick", "small"])
 def test_the_verdicts_follow_from_the_measurements(preset, monkeypatch):
     monkeypatch.setenv("G2LSTM_RUNS", str(RESULTS / preset / "runs"))
-    statistics = judge_all(open_studies(preset))
+    statistics = judge_all(gather_evidence(open_studies(preset)))
     claims = json.loads((RESULTS / preset / "claims.json").read_text(encoding="utf-8"))
     plain = json.loads(json.dumps([statistic.as_dict() for statistic in statistics]))
     assert claims["statistics"] == plain
