@@ -90,7 +90,7 @@ LANGUAGE_MODEL = {
             "limit": 20_000, "sentences": 200, "directions": 5, "points": 9, "surface_limit": 5_000,
         },
     ),
-    # Penn Treebank on one core in less than 40 minutes.
+    # Penn Treebank on one core in a quarter of an hour, or twice that on a slower one.
     "small": Preset(
         corpus="ptb",
         model={

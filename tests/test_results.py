@@ -30,7 +30,7 @@ from g2lstm.verdicts import RULE, verdict_rows
 from sources import ROOT
 
 RESULTS = ROOT / "results"
-PUBLISHED = [("quick", "grammar", [1, 2, 3]), ("small", "ptb", [1])]
+PUBLISHED = [("quick", "grammar", [1, 2, 3]), ("small", "ptb", [1, 2, 3])]
 TRANSLATIONS = [("quick", "grammar", [1, 2, 3]), ("small", "multi30k", [1])]
 EVERYTHING = [(*about, "language-model") for about in PUBLISHED] + [
     (*about, "translation") for about in TRANSLATIONS
