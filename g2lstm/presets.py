@@ -102,6 +102,8 @@ LANGUAGE_MODEL = {
             clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
         ),
         evaluation={"cache_pointer": True},
+        # The first 5,000 tokens would put the models in another order than the whole text does.
+        analysis=ANALYSIS | {"limit": 20_000},
         ablations=({"noise_probability": 1.0},),
         for_gate={"sharpened": {"learning_rate": 3e-3}},
         candidates=(
