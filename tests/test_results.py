@@ -31,7 +31,7 @@ from sources import ROOT
 
 RESULTS = ROOT / "results"
 PUBLISHED = [("quick", "grammar", [1, 2, 3]), ("small", "ptb", [1, 2, 3])]
-TRANSLATIONS = [("quick", "grammar", [1, 2, 3]), ("small", "multi30k", [1])]
+TRANSLATIONS = [("quick", "grammar", [1, 2, 3]), ("small", "multi30k", [1, 2, 3])]
 EVERYTHING = [(*about, "language-model") for about in PUBLISHED] + [
     (*about, "translation") for about in TRANSLATIONS
 ]
