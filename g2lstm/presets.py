@@ -15,7 +15,7 @@ HALF_DROPOUT, QUARTER_DROPOUT = (
     for times in (0.5, 0.25)
 )  # fmt: skip
 
-# On the first 5,000 tokens of Penn Treebank the models come in another order than on the whole text.
+# The first 5,000 tokens of Penn Treebank put the models in another order than the whole text does.
 ANALYSIS = {
     "limit": 20_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 2_000,
 }  # fmt: skip
