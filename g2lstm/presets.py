@@ -17,7 +17,7 @@ HALF_DROPOUT, QUARTER_DROPOUT = (
 
 # The first 5,000 tokens of Penn Treebank put the models in another order than the whole text does.
 ANALYSIS = {
-    "limit": 20_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 2_000,
+    "limit": 20_000, "sentences": 500, "directions": 3, "points": 7, "surface_limit": 2_000,
 }  # fmt: skip
 
 
@@ -153,7 +153,6 @@ TRANSLATION = {
             "sharpened": {"dropout": 0.15},
             "gumbel": {"dropout": 0.15},
         },
-        analysis=ANALYSIS | {"sentences": 500},
         candidates=(
             {"learning_rate": 4e-3, "dropout": 0.3},
             {"learning_rate": 4e-3, "dropout": 0.15},
