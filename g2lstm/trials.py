@@ -3,11 +3,13 @@
 Their records are published in ``results/<preset>/tuning`` and ``exploration``,
 ``<task>/<corpus>/<preset>/<gate and its settings>/seed-<n>`` each, with a table a kind; `tuning`
 makes them. In ``tuning`` the settings are those of the candidate, all of them: what the preset has
-itself is chosen by these records.
+itself is chosen by these records. In ``exploration`` the paper's compressions are measured too.
 """
 
 import fcntl
 import functools
+import json
+import math
 import operator
 import os
 import shlex
@@ -19,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from g2lstm.analysis import curves_frame
 from g2lstm.experiments import (
     Configuration,
     ParameterError,
@@ -35,11 +38,22 @@ from g2lstm.files import write_json, write_text
 from g2lstm.gates import GATES
 from g2lstm.plots import GATE_LABELS, save_table
 from g2lstm.presets import PRESETS
-from g2lstm.records import CONFIG, METRICS, PROVENANCE, Run, RunError, read_record, read_run
+from g2lstm.records import (
+    CONFIG,
+    MEASUREMENTS,
+    METRICS,
+    PROVENANCE,
+    Run,
+    RunError,
+    read_record,
+    read_run,
+)
 from g2lstm.results import results_provenance, run_label
+from g2lstm.robustness import CURVES, PAPER_SETTINGS
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"
+COMPRESSION = replace(CURVES, name="compression_on_validation")
 
 
 def trial_place(config: dict[str, Any], kind: str) -> Path:
@@ -63,6 +77,24 @@ def trial_place(config: dict[str, Any], kind: str) -> Path:
     raise ParameterError(f"the settings are of no candidate of the preset {config['preset']!r}")
 
 
+def compression_of(trial: Run) -> list[dict[str, Any]]:
+    """`COMPRESSION` of a trial in the paper's four settings; as `robustness.measure_curves`.
+
+    Raises:
+        RunError, CorpusError, CheckpointError: see `Measurement.of`.
+    """
+    paper = PAPER_SETTINGS[trial.config["task"]]
+    analysis = PRESETS[trial.config["task"]][trial.config["preset"]].analysis
+    return COMPRESSION.of(
+        trial,
+        steps=[paper["step"]],
+        clips=[2 * paper["step"]],
+        rank_shares=[paper["svd"], paper["svd+"]],
+        limit=analysis["limit"],
+        sentences=analysis["sentences"],
+    )
+
+
 def _place(configuration: Configuration) -> Path:
     return Path(*run_directory(configuration).absolute().parts[-5:])
 
@@ -74,6 +106,7 @@ def copy_trial(directory: Path, results: Path, kind: str) -> None:
 
     Raises:
         ParameterError: see `trial_place`.
+        RunError, CorpusError, CheckpointError: see `compression_of`.
     """
     record, config = read_record(directory / PROVENANCE), read_record(directory / CONFIG)
     configuration = configure(**arguments_of(config))
@@ -84,9 +117,14 @@ def copy_trial(directory: Path, results: Path, kind: str) -> None:
         if kind == TUNING
         else command(configuration, untested=True)
     )
+    names = [METRICS]
+    if kind == EXPLORATION:
+        compression_of(read_run(directory, tested=False))
+        names.append(f"{MEASUREMENTS}/{COMPRESSION.name}.json")
     with _alone(results):
         (target / CONFIG).unlink(missing_ok=True)  # a trial is there when its config is
-        write_text(target / METRICS, (directory / METRICS).read_text(encoding="utf-8"))
+        for name in names:
+            write_text(target / name, (directory / name).read_text(encoding="utf-8"))
         write_json(target / PROVENANCE, record)
         write_text(target / CONFIG, (directory / CONFIG).read_text(encoding="utf-8"))
 
@@ -104,14 +142,17 @@ def _alone(results: Path) -> Iterator[None]:
 
 
 def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
-    """The published trials of a kind, task and corpus (its label), by gate and settings.
+    """The published trials of a kind, task and corpus (its label), in order.
+
+    Those of tuning by gate and settings; explorations in the same settings stand together.
 
     Raises:
         RunError: a record is missing or damaged.
     """
     found = (results / kind / task / corpus).glob(f"*/*/*/{CONFIG}")
     trials = [read_run(path.parent, tested=False) for path in sorted(found)]
-    return sorted(trials, key=lambda trial: GATES.index(trial.config["gate"]))
+    trials.sort(key=lambda trial: GATES.index(trial.config["gate"]))
+    return sorted(trials, key=_departures) if kind == EXPLORATION else trials
 
 
 def save_trials(example: Configuration, kind: str) -> pd.DataFrame:
@@ -169,20 +210,41 @@ def tuning_table(trials: Sequence[Run]) -> pd.DataFrame:
 def exploration_table(trials: Sequence[Run]) -> pd.DataFrame:
     """A row a trial: the model, with what departs from the preset, and how well it did.
 
-    Further columns: the shares of gate values near 0 or 1 on the validation text.
+    Further columns: by how much the perplexity is above that of the LSTM with the same seed and
+    overrides; by how much the paper's four compressions raise it, as the mean of their losses on
+    the first part of the validation text; shares of gate values near 0 or 1 there.
     """
-    return pd.DataFrame(
-        {"model": run_label(trial), "seed": trial.config["seed"]}
-        | _measured(trial)
-        | {
-            f"{kind} gate saturation": _best(trial)[f"{kind}_gate_saturation"]
-            for kind in ("input", "forget")
-        }
+    of_lstm = {
+        (_departures(trial), trial.config["seed"]): _best(trial)["valid_loss"]
         for trial in trials
-    )
+        if trial.config["gate"] == "sigmoid"
+    }
+    rows = []
+    for trial in trials:
+        best, row = _best(trial), {"model": run_label(trial), "seed": trial.config["seed"]}
+        lstm = of_lstm.get((_departures(trial), trial.config["seed"]))
+        compared = lstm is not None and trial.config["gate"] != "sigmoid"
+        row["against the LSTM"] = _percent(best["valid_loss"] - lstm) if compared else ""
+        row |= _measured(trial)
+        curves = curves_frame([(trial, compression_of(trial))])
+        cost = curves.loc[curves["kind"] != "none", "loss_change"].mean()
+        row["change by compression"] = _percent(cost)
+        for kind in ("input", "forget"):
+            row[f"{kind} gate saturation"] = best[f"{kind}_gate_saturation"]
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 TABLES = {TUNING: tuning_table, EXPLORATION: exploration_table}
+
+
+def _departures(trial: Run) -> str:
+    return json.dumps(trial.config["overrides"], sort_keys=True)
+
+
+def _percent(loss: float) -> str:
+    """What a difference in nats does to the perplexity."""
+    return f"{math.expm1(min(loss, 50)):+.1%}"
 
 
 def _best(trial: Run) -> dict[str, Any]:

@@ -188,7 +188,12 @@ def _runs(published: Published) -> Items:
 
 
 def _measurements(published: Published) -> Items:
-    for path in sorted(published.folder.glob(f"runs/*/*/*/*/*/{MEASUREMENTS}/*")):
+    paths = [
+        path
+        for kind in published.all_runs
+        for path in sorted(published.folder.glob(f"{kind}/*/*/*/*/*/{MEASUREMENTS}/*"))
+    ]
+    for path in paths:
         name = path.relative_to(published.folder).as_posix()
         yield name, _problems(lambda path=path: measurement_problems(path))
 

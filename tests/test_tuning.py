@@ -1,6 +1,7 @@
 """Tuning tries every gate with the same settings, looks at the validation text only, goes on."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from g2lstm.plots import GATE_LABELS
 from g2lstm.presets import PRESETS
 from g2lstm.records import Run, RunError
 from g2lstm.runs import prepare, train_or_load
-from g2lstm.trials import TUNING, read_trials, tuning_table
+from g2lstm.trials import EXPLORATION, TUNING, read_trials, tuning_table
 from g2lstm.tuning import explore, tune
 from g2lstm.verification import verify
 from sources import ROOT
@@ -157,18 +158,46 @@ def test_an_exploration_is_apart_and_reads_no_test(tiny_presets, monkeypatch, ca
     settings = [f"--set={name}={value}" for name, value in TINY["language-model"].items()]
     arguments = ["train", "--untested", "--quiet", *settings]
     assert main([*arguments, "--temperature", "0.5"]) == 0
+    assert main([*arguments, "--gate", "sigmoid", "--set=alpha=1.0"]) == 0
     assert main([*arguments, "--gate", "sigmoid"]) == 0
     assert "tau=0.5" in " ".join(capsys.readouterr().out.split())
     published = tiny_presets / "results/quick"
     name = TABLES["language-model"].replace("tuning", "exploration")
-    table = pd.read_csv(published / f"tables/{name}.csv")
-    assert len(table) == 2
-    assert table["model"].str.startswith("LSTM (").tolist() == [True, False]
+    table = pd.read_csv(published / f"tables/{name}.csv", keep_default_na=False)
+    models = table["model"].tolist()
+    assert [model.startswith("LSTM (") for model in models] == [True, True, False]
+    assert ["alpha" in model for model in models] == [True, False, False]
     assert ((table["input gate saturation"] >= 0) & (table["input gate saturation"] <= 1)).all()
+    # Against the LSTM in the same settings, and what compression does, as the records have it.
+    perplexity = table["validation perplexity"]
+    assert table["against the LSTM"][:2].tolist() == ["", ""]
+    assert table["against the LSTM"][2] == f"{perplexity[2] / perplexity[1] - 1:+.1%}"
+    for trial, shown in zip(
+        read_trials(published, EXPLORATION, "language-model", "grammar"),
+        table["change by compression"],
+        strict=True,
+    ):
+        record = json.loads(
+            (trial.directory / "measurements/compression_on_validation.json").read_text()
+        )
+        assert [(row["kind"], row["setting"]) for row in record["result"]] == [
+            ("none", 0), ("step", 0.2), ("clip", 0.4), ("rank", 1), ("rank", 1),
+        ]  # fmt: skip
+        start, *costs = (row["loss"] for row in record["result"])
+        assert shown == f"{math.exp(sum(costs) / 4 - start) - 1:+.1%}"
     assert len(pd.read_csv(published / f"tables/{TABLES['language-model']}.csv")) == 2
-    failed = [f.file for check in verify(published) for f in check.failures]
-    assert not [file for file in failed if "exploration" in file.removeprefix(str(published))]
+    assert not explorations_failing(published)
     assert not [*tiny_presets.rglob("summary.json")]
+    record["fingerprint"] = "0" * 64
+    path = trial.directory / "measurements/compression_on_validation.json"
+    path.write_text(json.dumps(record))
+    assert any("is of another fingerprint" in p for p in explorations_failing(published).values())
+
+
+def explorations_failing(published):
+    failures = {f.file: f.problem for check in verify(published) for f in check.failures}
+    place = str(published)
+    return {f: p for f, p in failures.items() if "exploration" in f.removeprefix(place)}
 
 
 def test_one_that_diverges_does_not_end_the_tuning(tiny_presets, monkeypatch, capsys):
