@@ -144,7 +144,8 @@ def _alone(results: Path) -> Iterator[None]:
 def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
     """The published trials of a kind, task and corpus (its label), in order.
 
-    Those of tuning by gate and settings; explorations in the same settings stand together.
+    Those of tuning by gate and settings; explorations in the same settings stand together, the
+    preset's own first.
 
     Raises:
         RunError: a record is missing or damaged.
@@ -152,7 +153,9 @@ def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
     found = (results / kind / task / corpus).glob(f"*/*/*/{CONFIG}")
     trials = [read_run(path.parent, tested=False) for path in sorted(found)]
     trials.sort(key=lambda trial: GATES.index(trial.config["gate"]))
-    return sorted(trials, key=_departures) if kind == EXPLORATION else trials
+    if kind == EXPLORATION:
+        trials.sort(key=lambda trial: (len(trial.config["overrides"]), _departures(trial)))
+    return trials
 
 
 def save_trials(example: Configuration, kind: str) -> pd.DataFrame:
