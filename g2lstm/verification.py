@@ -188,14 +188,10 @@ def _runs(published: Published) -> Items:
 
 
 def _measurements(published: Published) -> Items:
-    paths = [
-        path
-        for kind in published.all_runs
-        for path in sorted(published.folder.glob(f"{kind}/*/*/*/*/*/{MEASUREMENTS}/*"))
-    ]
-    for path in paths:
-        name = path.relative_to(published.folder).as_posix()
-        yield name, _problems(lambda path=path: measurement_problems(path))
+    for kind in published.all_runs:
+        for path in sorted(published.folder.glob(f"{kind}/*/*/*/*/*/{MEASUREMENTS}/*")):
+            name = path.relative_to(published.folder).as_posix()
+            yield name, _problems(lambda path=path: measurement_problems(path))
 
 
 def _labels(places: Iterable[str]) -> list[tuple[str, str, str]]:
