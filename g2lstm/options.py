@@ -20,7 +20,8 @@ class TrainingOptions:
         nonmono: start averaging when the validation loss is worse than the best of all epochs but
             the ``nonmono`` before it; 0: never ("sgd" only).
         patience: stop after this many epochs without a better validation loss; 0: never.
-        precision: "float32" or "bfloat16" (products only, by autocast).
+        precision: "float32" or "bfloat16" (products only, by autocast; see
+            `training.precision_of`).
     """
 
     epochs: int = 750

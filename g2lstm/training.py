@@ -95,8 +95,8 @@ def train(
 
     Returns:
         One dict an epoch: epoch, train_loss and valid_loss (nats a token), their perplexities,
-        learning_rate, temperature (None: the gate has none), averaging, seconds,
-        tokens_per_second, and the probe's values.
+        learning_rate, temperature (None: the gate has none), averaging, precision (see
+        `precision_of`), seconds, tokens_per_second, and the probe's values.
 
     Raises:
         TrainingDivergedError: the loss is not finite, or far worse than guessing.
@@ -121,6 +121,9 @@ def train(
         progress = {"history": history, "averaging": averaging, "stopped": stopped}
         save_checkpoint(checkpoint, model, optimizer, progress)
 
+    precision = precision_of(options, next(model.parameters()).device)
+    if precision != options.precision:
+        tqdm.write("this processor has no products in bfloat16: they are made in float32")
     total_epochs = options.epochs + options.finetune_epochs
     bar = tqdm(
         total=total_epochs * objective.epoch_tokens, initial=len(history) * objective.epoch_tokens,
@@ -131,7 +134,7 @@ def train(
             epoch = len(history)
             reseed(seed, epoch)
             row = _train_epoch(
-                model, objective, optimizer, options, schedule, epoch, averaging, bar
+                model, objective, optimizer, options, schedule, epoch, averaging, precision, bar
             )
             with _averaged_weights(model, optimizer):
                 loss = computed_by_first(lambda: objective.validate(model), model)
@@ -162,6 +165,19 @@ def train(
     return history
 
 
+def precision_of(options: TrainingOptions, device: torch.device) -> str:
+    """``options.precision``, or "float32" on a CPU that has to emulate products in bfloat16.
+
+    There they would take ten times as long as in float32, and be no more exact.
+    """
+    if (
+        device.type == "cpu"
+        and not getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
+    ):
+        return "float32"
+    return options.precision
+
+
 def load_best(path: Path | str, model: nn.Module) -> None:
     """Load the weights in ``path`` (``model.safetensors``) and the temperature they belong to.
 
@@ -181,6 +197,7 @@ def _train_epoch(
     schedule: TemperatureSchedule | None,
     epoch: int,
     averaging: bool,
+    precision: str,
     bar: tqdm,
 ) -> dict[str, Any]:
     model.train()
@@ -197,7 +214,7 @@ def _train_epoch(
         if schedule is not None:
             model.temperature = schedule(done)
 
-        with torch.autocast(device.type, torch.bfloat16, enabled=options.precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             objective_value, loss = objective.losses(model, step.batch)
         optimizer.zero_grad()
         objective_value.backward()
@@ -221,6 +238,7 @@ def _train_epoch(
         "learning_rate": rate,
         "temperature": None if model.gate == "sigmoid" else model.temperature,
         "averaging": averaging,
+        "precision": precision,
         "seconds": seconds,
         "tokens_per_second": count / seconds,
     }

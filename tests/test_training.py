@@ -1,11 +1,12 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from g2lstm import files
+from g2lstm import files, training
 from g2lstm.checkpoint import CheckpointError, load_checkpoint, read_progress, save_checkpoint
 from g2lstm.evaluation import evaluate
 from g2lstm.gates import TemperatureSchedule
@@ -17,6 +18,7 @@ from g2lstm.training import (
     TrainingDivergedError,
     _stagnates,
     load_best,
+    precision_of,
     train,
 )
 
@@ -239,11 +241,28 @@ def test_patience_stops_early_and_stays_stopped(tmp_path):
     assert again == metrics
 
 
-def test_bfloat16_products_train_as_well(tmp_path):
+def test_bfloat16_products_train_as_well(tmp_path, monkeypatch):
+    # Also on a processor that would take float32.
+    monkeypatch.setattr(training, "precision_of", lambda options, device: options.precision)
     _, exact = run(tmp_path / "float32")
     _, half = run(tmp_path / "bfloat16", replace(ADAMW, precision="bfloat16"))
     assert half[-1]["valid_loss"] != exact[-1]["valid_loss"]
     assert half[-1]["valid_loss"] == pytest.approx(exact[-1]["valid_loss"], rel=0.1)
+    assert {row["precision"] for row in half} == {"bfloat16"}
+
+
+def test_a_processor_without_bfloat16_trains_in_float32_and_says_so(tmp_path, monkeypatch, capsys):
+    _, exact = run(tmp_path / "float32")
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    _, asked = run(tmp_path / "bfloat16", replace(ADAMW, precision="bfloat16"))
+    assert [row["valid_loss"] for row in asked] == [row["valid_loss"] for row in exact]
+    assert {row["precision"] for row in asked} == {"float32"}
+    assert "no products in bfloat16" in capsys.readouterr().out
+    # A build without oneDNN, as of other processors, does not even have the question.
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    options = replace(ADAMW, precision="bfloat16")
+    assert precision_of(options, torch.device("cpu")) == "float32"
+    assert precision_of(options, torch.device("cuda")) == "bfloat16"
 
 
 def test_a_nan_loss_is_an_error_and_the_checkpoint_stays(tmp_path):
