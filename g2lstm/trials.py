@@ -3,7 +3,8 @@
 Their records are published in ``results/<preset>/tuning`` and ``exploration``,
 ``<task>/<corpus>/<preset>/<gate and its settings>/seed-<n>`` each, with a table a kind; `tuning`
 makes them. In ``tuning`` the settings are those of the candidate, all of them: what the preset has
-itself is chosen by these records. In ``exploration`` the paper's compressions are measured too.
+itself is chosen by these records. In ``exploration`` they are what departs from the preset of
+today, whatever it was when the trial was made; the paper's compressions are measured too.
 """
 
 import fcntl
@@ -64,16 +65,13 @@ def trial_place(config: dict[str, Any], kind: str) -> Path:
         kind: `TUNING` or `EXPLORATION`.
 
     Raises:
-        ParameterError: the settings are no candidate's, or no longer the preset's.
+        ParameterError: the settings are no candidate's, or unknown today.
     """
-    arguments = arguments_of(config)
     if kind == EXPLORATION:
-        if changed := changed_settings(config):
-            raise ParameterError(f"made with another preset: {', '.join(changed)}")
-        return _place(configure(**arguments))
+        return _place(_as_of_today(config))
     for candidate in PRESETS[config["task"]][config["preset"]].candidates:
         if not changed_settings(config | {"overrides": candidate}):
-            return _place(replace(configure(**arguments), overrides=candidate))
+            return _place(replace(configure(**arguments_of(config)), overrides=candidate))
     raise ParameterError(f"the settings are of no candidate of the preset {config['preset']!r}")
 
 
@@ -95,6 +93,17 @@ def compression_of(trial: Run) -> list[dict[str, Any]]:
     )
 
 
+def _as_of_today(config: dict[str, Any]) -> Configuration:
+    """The same settings; ``overrides`` are what departs from the preset as it is today."""
+    overrides = config["overrides"] | _settings(config)
+    return configure(**arguments_of(config) | {"overrides": overrides})
+
+
+def _of_today(trial: Run) -> Run:
+    overrides = _as_of_today(trial.config).overrides
+    return replace(trial, config=trial.config | {"overrides": overrides})
+
+
 def _place(configuration: Configuration) -> Path:
     return Path(*run_directory(configuration).absolute().parts[-5:])
 
@@ -109,7 +118,7 @@ def copy_trial(directory: Path, results: Path, kind: str) -> None:
         RunError, CorpusError, CheckpointError: see `compression_of`.
     """
     record, config = read_record(directory / PROVENANCE), read_record(directory / CONFIG)
-    configuration = configure(**arguments_of(config))
+    configuration = _as_of_today(config)
     target = results / kind / trial_place(config, kind)
     record["command"] = (
         f"{trials_command(configuration, TUNING)} --gate {configuration.gate} "
@@ -145,15 +154,17 @@ def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
     """The published trials of a kind, task and corpus (its label), in order.
 
     Those of tuning by gate and settings; explorations in the same settings stand together, the
-    preset's own first.
+    preset's own first, each with the overrides that make it today.
 
     Raises:
         RunError: a record is missing or damaged.
+        ParameterError: see `trial_place`.
     """
     found = (results / kind / task / corpus).glob(f"*/*/*/{CONFIG}")
     trials = [read_run(path.parent, tested=False) for path in sorted(found)]
     trials.sort(key=lambda trial: GATES.index(trial.config["gate"]))
     if kind == EXPLORATION:
+        trials = [_of_today(trial) for trial in trials]
         trials.sort(key=lambda trial: (len(trial.config["overrides"]), _departures(trial)))
     return trials
 
@@ -194,7 +205,7 @@ def tuning_table(trials: Sequence[Run]) -> pd.DataFrame:
         translations the greedy BLEU of the validation text, and ``chosen``: "yes" at the settings
         of each gate with the best perplexity, mean over seeds.
     """
-    settings = [_settings(trial) for trial in trials]
+    settings = [_settings(trial.config) for trial in trials]
     names = dict.fromkeys(name for values in settings for name in values)
     varied = [name for name in names if len({str(values[name]) for values in settings}) > 1]
     frame = pd.DataFrame(
@@ -217,6 +228,7 @@ def exploration_table(trials: Sequence[Run]) -> pd.DataFrame:
     overrides; by how much the paper's four compressions raise it, as the mean of their losses on
     the first part of the validation text; shares of gate values near 0 or 1 there.
     """
+    trials = [_of_today(trial) for trial in trials]
     of_lstm = {
         (_departures(trial), trial.config["seed"]): _best(trial)["valid_loss"]
         for trial in trials
@@ -266,7 +278,7 @@ def _measured(trial: Run) -> dict[str, Any]:
     return found
 
 
-def _settings(trial: Run) -> dict[str, Any]:
-    """All settings of the run but the gate's own, by name."""
-    parts = (trial.config[part] for part in ("training", "model", "data", "evaluation"))
-    return functools.reduce(operator.or_, parts, model_defaults(trial.config["task"]))
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a run but the gate's own, by name."""
+    parts = (config[part] for part in ("training", "model", "data", "evaluation"))
+    return functools.reduce(operator.or_, parts, model_defaults(config["task"]))

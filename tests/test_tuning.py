@@ -17,7 +17,14 @@ from g2lstm.plots import GATE_LABELS
 from g2lstm.presets import PRESETS
 from g2lstm.records import Run, RunError
 from g2lstm.runs import prepare, train_or_load
-from g2lstm.trials import EXPLORATION, TUNING, read_trials, tuning_table
+from g2lstm.trials import (
+    EXPLORATION,
+    TUNING,
+    copy_trial,
+    read_trials,
+    save_trials,
+    tuning_table,
+)
 from g2lstm.tuning import explore, tune
 from g2lstm.verification import verify
 from sources import ROOT
@@ -192,6 +199,29 @@ def test_an_exploration_is_apart_and_reads_no_test(tiny_presets, monkeypatch, ca
     path = trial.directory / "measurements/compression_on_validation.json"
     path.write_text(json.dumps(record))
     assert any("is of another fingerprint" in p for p in explorations_failing(published).values())
+
+
+def test_an_exploration_stays_what_it_was_when_the_preset_changes(tiny_presets, monkeypatch):
+    quick = PRESETS["language-model"]["quick"]
+    rate = quick.training.learning_rate
+    explore(configure(gate="sigmoid", overrides=TINY["language-model"]), progress_bar=False)
+    published = tiny_presets / "results/quick"
+    (before,) = read_trials(published, EXPLORATION, "language-model", "grammar")
+    assert "learning_rate" not in before.config["overrides"]
+    chosen = replace(quick, training=replace(quick.training, learning_rate=2 * rate))
+    monkeypatch.setitem(PRESETS["language-model"], "quick", chosen)
+    (after,) = read_trials(published, EXPLORATION, "language-model", "grammar")
+    assert after.config["overrides"] == before.config["overrides"] | {"learning_rate": rate}
+    assert after.config["training"] == before.config["training"]
+    assert any("belongs into" in problem for problem in explorations_failing(published).values())
+    (published / "exploration").rename(tiny_presets / "old")
+    old = tiny_presets / "old" / before.directory.relative_to(published / "exploration")
+    copy_trial(old, published, EXPLORATION)
+    save_trials(configure(), EXPLORATION)
+    assert not explorations_failing(published)
+    (moved,) = read_trials(published, EXPLORATION, "language-model", "grammar")
+    assert moved.metrics == before.metrics
+    assert f"--set learning_rate={rate}" in moved.provenance["command"]
 
 
 def explorations_failing(published):
