@@ -7,8 +7,7 @@ import math
 import os
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,14 @@ from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
 from g2lstm.options import TrainingOptions
 from g2lstm.parallel_corpora import PARALLEL_NAMES
-from g2lstm.parameters import ParameterError, hint
-from g2lstm.presets import GATE_SETTINGS, PRESETS, Preset
+from g2lstm.parameters import ParameterError
+from g2lstm.presets import GATE_SETTINGS, PRESETS
+from g2lstm.settings import MODELS, changed, checked_overrides, finite, for_corpus
 from g2lstm.translation import TranslationModel
 
 TASKS = tuple(PRESETS)
-MODELS = {"language-model": LanguageModel, "translation": TranslationModel}
 NOTEBOOKS = {"language-model": "01_language_model", "translation": "03_translation"}
-# The greatest numbers that make sense: beyond them a slip would take all memory, or for ever.
-MOST = {
-    "num_layers": 100, "encoder_layers": 100, "decoder_layers": 100, "beam_size": 1000,
-    "hidden_size": 10**6, "embedding_size": 10**6, "merges": 10**6, "threads": 1024,
-    "processes": 1024,
-}  # fmt: skip
-MOST_OF_ALL = 10**9
 LONGEST_NAME = 200  # of a folder; file systems take 255 bytes
-# What a model gets from elsewhere than the preset.
-_SET_ELSEWHERE = {
-    "self", "vocabulary_size", "source_size", "target_size", "padding",
-    "gate", "temperature", "noise_probability",
-}  # fmt: skip
-
-_COUNTS = ("threads", "processes")
 
 
 @dataclass(frozen=True)
@@ -114,10 +99,10 @@ def configure(
             f"overrides must be a dict from name to value, got {overrides!r}; "
             "with papermill: -y 'overrides: {epochs: 1}'"
         )
-    chosen = _for_corpus(PRESETS[task][preset], corpus)
+    chosen = for_corpus(PRESETS[task][preset], corpus)
     try:
         check_gate(gate)
-        chosen = _changed(chosen, chosen.for_gate.get(gate, {}))
+        chosen = changed(chosen, chosen.for_gate.get(gate, {}))
         default_temperature, default_probability = GATE_SETTINGS[gate]
         for name, value, default in (
             ("temperature", temperature, default_temperature),
@@ -128,24 +113,24 @@ def configure(
         if temperature is None:
             temperature = default_temperature
         else:
-            temperature = _finite("temperature", temperature)
+            temperature = finite("temperature", temperature)
         if noise_probability is None:
             noise_probability = default_probability
         else:
-            noise_probability = _finite("noise_probability", noise_probability)
+            noise_probability = finite("noise_probability", noise_probability)
         if schedule != "constant":
             if gate == "sigmoid":
                 raise ParameterError(f"schedule={schedule!r} has no effect with gate='sigmoid'")
             if temperature_end is None:
                 raise ParameterError(f"schedule={schedule!r} needs a temperature_end")
-            temperature_end = _finite("temperature_end", temperature_end)
+            temperature_end = finite("temperature_end", temperature_end)
         elif temperature_end is not None:
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
         languages = _checked_languages(chosen.languages, languages)
-        overrides = _checked_overrides(chosen, dict(overrides or {}), task)
+        overrides = checked_overrides(chosen, dict(overrides or {}), task)
         if "noise_eps" in overrides and gate != "gumbel":
             raise ParameterError(f"noise_eps has no effect with gate={gate!r}")
-        changed = _changed(chosen, overrides)
+        final = changed(chosen, overrides)
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
             task=task,
@@ -158,12 +143,12 @@ def configure(
             noise_probability=noise_probability,
             schedule=schedule,
             temperature_end=temperature_end,
-            model=changed.model,
-            training=changed.training,
-            data=changed.data,
-            evaluation=changed.evaluation,
-            threads=changed.threads,
-            processes=changed.processes,
+            model=final.model,
+            training=final.training,
+            data=final.data,
+            evaluation=final.evaluation,
+            threads=final.threads,
+            processes=final.processes,
             overrides=overrides,
         )
         _check_data(configuration)
@@ -310,35 +295,6 @@ def _corpus_path(corpus: str, task: str) -> str:
     return str(folder.resolve()) if folder else corpus
 
 
-def _for_corpus(preset: Preset, corpus: str | None) -> Preset:
-    settings = dict(preset.for_corpus.get(corpus, {}))
-    languages = settings.pop("languages", preset.languages)
-    return replace(_changed(preset, settings), languages=languages)
-
-
-def _changed(preset: Preset, settings: Mapping[str, Any]) -> Preset:
-    """The preset with other values for single settings; those it does not name are the model's."""
-    training = {option.name for option in fields(preset.training)}
-    parts: dict[str, dict[str, Any]] = {"data": {}, "evaluation": {}, "training": {}, "model": {}}
-    for name, value in settings.items():
-        if name in preset.data:
-            parts["data"][name] = value
-        elif name in preset.evaluation:
-            parts["evaluation"][name] = value
-        elif name in training:
-            parts["training"][name] = value
-        elif name not in _COUNTS:
-            parts["model"][name] = value
-    return replace(
-        preset,
-        model=preset.model | parts["model"],
-        training=replace(preset.training, **parts["training"]),
-        data=preset.data | parts["data"],
-        evaluation=preset.evaluation | parts["evaluation"],
-        **{name: settings.get(name, getattr(preset, name)) for name in _COUNTS},
-    )
-
-
 def _checked_languages(default: str | None, languages: str | None) -> str | None:
     if languages is None:
         return default
@@ -353,28 +309,6 @@ def _checked_languages(default: str | None, languages: str | None) -> str | None
     return languages
 
 
-def _checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> dict[str, Any]:
-    training = {
-        option.name: getattr(preset.training, option.name) for option in fields(preset.training)
-    }
-    examples = model_defaults(task) | training | preset.data | preset.evaluation
-    examples |= {name: getattr(preset, name) for name in _COUNTS}
-    checked = {}
-    for name, value in overrides.items():
-        if name not in examples:
-            close = hint(str(name), examples)
-            raise ParameterError(f"unknown override {name!r}{close} Known: {', '.join(examples)}")
-        checked[name] = _of_kind(name, value, examples[name])
-        most = MOST.get(name, MOST_OF_ALL)
-        if isinstance(checked[name], int) and checked[name] > most:
-            raise ParameterError(f"{name} must be at most {most}, got {value!r}")
-    for name in _COUNTS:
-        if checked.get(name, 1) < 1:
-            raise ParameterError(f"{name} must be at least 1, got {checked[name]!r}")
-    now = examples | preset.model
-    return {name: value for name, value in checked.items() if value != now[name]}
-
-
 def _check_data(configuration: Configuration) -> None:
     settings = configuration.data | configuration.evaluation
     for name, least in (("max_length", 1), ("beam_size", 1), ("merges", 0), ("length_penalty", 0)):
@@ -387,33 +321,3 @@ def _check_data(configuration: Configuration) -> None:
         )
     if configuration.model.get("share_embeddings") and not settings["joint"]:
         raise ParameterError("share_embeddings=True needs joint=True: one vocabulary for both")
-
-
-def model_defaults(task: str) -> dict[str, Any]:
-    """Defaults of the arguments of a task's model that a preset or an override may set."""
-    parameters = inspect.signature(MODELS[task].__init__).parameters
-    return {name: p.default for name, p in parameters.items() if name not in _SET_ELSEWHERE}
-
-
-def _of_kind(name: str, value: Any, example: Any) -> Any:
-    """``value`` if it is of the type of ``example`` (an int passes for a float)."""
-    if isinstance(example, float) and isinstance(value, str):
-        with suppress(ValueError):
-            value = float(value)  # YAML, and so papermill, takes 1e-06 for text
-    kinds = (int, float) if isinstance(example, float) else (type(example),)
-    wrong_bool = isinstance(value, bool) and not isinstance(example, bool)
-    if wrong_bool or not isinstance(value, kinds):
-        raise ParameterError(f"{name} must be of type {type(example).__name__}, got {value!r}")
-    return _finite(name, value) if isinstance(example, float) else value
-
-
-def _finite(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ParameterError(f"{name} must be a number, got {value!r}")
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ParameterError(f"{name} must be a finite number, got {number!r}")
-    return number

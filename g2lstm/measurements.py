@@ -14,7 +14,6 @@ from tqdm.auto import tqdm
 from g2lstm.batches import Pairs
 from g2lstm.evaluation import evaluate, evaluate_translation
 from g2lstm.experiments import (
-    MODELS,
     Configuration,
     arguments_of,
     changed_settings,
@@ -25,6 +24,7 @@ from g2lstm.files import write_json
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
 from g2lstm.records import MEASUREMENTS, Run, RunError
+from g2lstm.settings import MODELS
 from g2lstm.training import load_best
 from g2lstm.translation_task import TranslationTask
 

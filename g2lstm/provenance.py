@@ -58,9 +58,10 @@ def in_words(record: dict[str, Any]) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores, threads torch uses, and GPU (None: no GPU)."""
+    """Processor, its instructions and threads that torch uses, cores, and GPU (None: no GPU)."""
     return {
         "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -31,7 +31,6 @@ from g2lstm.experiments import (
     command,
     configure,
     corpus_label,
-    model_defaults,
     results_directory,
     run_directory,
 )
@@ -51,6 +50,7 @@ from g2lstm.records import (
 )
 from g2lstm.results import results_provenance, run_label
 from g2lstm.robustness import CURVES, PAPER_SETTINGS
+from g2lstm.settings import model_defaults
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"

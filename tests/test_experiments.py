@@ -2,7 +2,6 @@ import json
 from dataclasses import replace
 
 import pytest
-import yaml
 
 from g2lstm.experiments import (
     ParameterError,
@@ -81,15 +80,6 @@ def test_equal_settings_make_equal_configurations(tmp_path, monkeypatch):
     here = configure(corpus=".")
     assert here.corpus == str(tmp_path)
     assert run_directory(here).parts[-4] == tmp_path.name
-
-
-def test_overrides_reach_training_and_model():
-    configuration = configure(overrides={"epochs": 2, "hidden_size": 9, "dropout": 0, "threads": 2})
-    assert configuration.training.epochs == 2
-    assert configuration.model["hidden_size"] == 9
-    assert configuration.model["dropout"] == 0
-    assert configuration.threads == 2
-    assert "hidden_size" not in PRESETS["language-model"]["quick"].model
 
 
 @pytest.mark.parametrize(
@@ -189,16 +179,6 @@ def test_a_translation_run_is_named_by_corpus_and_languages(monkeypatch, tmp_pat
     assert "-p languages en-de" in text
 
 
-def test_overrides_reach_data_and_evaluation():
-    overrides = {"merges": 10, "joint": True, "share_embeddings": True, "beam_size": 2}
-    configuration = configure(task="translation", overrides=overrides | {"epochs": 1})
-    assert configuration.data["merges"] == 10
-    assert configuration.evaluation["beam_size"] == 2
-    assert configuration.model["share_embeddings"] is True
-    assert configuration.training.epochs == 1
-    assert "share_embeddings-True" in gate_settings(configuration)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -218,14 +198,6 @@ def test_overrides_reach_data_and_evaluation():
 def test_a_bad_translation_setting_is_named(settings, message):
     with pytest.raises(ParameterError, match=message):
         configure(**({"task": "translation"} | settings))
-
-
-def test_a_number_that_yaml_takes_for_text_is_one():
-    assert yaml.safe_load("1e-06") == "1e-06"
-    configuration = configure(overrides={"noise_eps": "1e-06"})
-    assert configuration == configure(overrides={"noise_eps": 1e-6})
-    with pytest.raises(ParameterError, match="noise_eps must be of type float, got 'small'"):
-        configure(overrides={"noise_eps": "small"})
 
 
 def test_noise_eps_is_a_setting_of_the_gumbel_gate_only():
