@@ -106,7 +106,8 @@ def claims_page(presets: Iterable[Path], claims: dict[int, str]) -> str:
     }
     parts = [
         "# The five claims",
-        "Verdicts by a rule that was written down before the numbers, see [below](#the-rule).",
+        "Verdicts by a rule that was written down before the runs that it judges, see "
+        "[below](#the-rule).",
     ]
     for number, text in claims.items():
         verdicts = [

@@ -58,8 +58,8 @@ def _of_corpus(evidence: Evidence, statistics: Iterable[Statistic]) -> str:
         if found
     ]
     return (
-        f"{text}. Compression changes it by {', '.join(costs)}. Gate values near 0 or 1: "
-        f"{near('gumbel')} in G2-LSTM, {near('sigmoid')} in the LSTM."
+        f"{text}. Compression, mean of the four columns, changes it by {', '.join(costs)}. "
+        f"Gate values near 0 or 1: {near('gumbel')} in G2-LSTM, {near('sigmoid')} in the LSTM."
     )
 
 

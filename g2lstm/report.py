@@ -108,11 +108,13 @@ def statistics_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
 
 
 def verdict_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
-    """One row a claim, one column a corpus: the verdicts."""
+    """One row a claim, one column a corpus: the verdicts, and how many of their parts hold."""
     rows: dict[int, dict[str, Any]] = {}
     for row in verdict_rows(statistics):
         entry = rows.setdefault(row["claim"], {"claim": f"{row['claim']}. {row['text']}"})
-        entry[row["corpus"]] = row["verdict"]
+        entry[row["corpus"]] = (
+            f"{row['verdict']} ({row['holding']} of {row['statistics']} parts hold)"
+        )
     return pd.DataFrame(rows.values()).fillna("not measured")
 
 
@@ -198,8 +200,8 @@ def make_report(
             f"{compressed} -p save True`.",
             f"{metric}; mean ± standard deviation over seeds, change in brackets. Round: step "
             f"{settings['step']:g}; clip: {2 * settings['step']:g}; SVD and SVD+: ranks that are "
-            f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, as in the paper. The "
-            "rows marked so are the paper's own, on its own corpora.",
+            f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, the paper's as "
+            "far as known. Rows marked *paper* are its own numbers, on its own corpora.",
             _markdown(results_table(study)),
             *_trials(study, folder),
         ]

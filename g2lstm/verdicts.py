@@ -1,4 +1,4 @@
-"""Verdicts over seeds, by a rule written down before the numbers."""
+"""Verdicts over seeds, by a rule written down before the runs that it judges."""
 
 import math
 from collections.abc import Iterable
@@ -30,8 +30,8 @@ there is not enough evidence. Nothing is corrected for the number of statistics.
 {COMPARABLE["translation"]:g} BLEU. What compression costs is the mean over the four columns of the
 paper's table (round, round & clip, SVD, SVD+). Losses are logarithms of the test perplexity (with
 the cache pointer where the preset has it); the generalisation gap is the log-perplexity on the test
-text minus that on seen text. A gate value is near 0 or 1 if within 0.1. Effects of words on gates
-are Cohen's d of the mean gate over all units.
+text minus that on seen text, both without it. A gate value is near 0 or 1 if within 0.1. Effects
+of words on gates are Cohen's d of the mean gate over all units.
 """
 
 
@@ -105,7 +105,9 @@ def verdict_of(statistics: Iterable[Statistic]) -> str:
 
 
 def verdict_rows(statistics: Iterable[Statistic]) -> list[dict[str, Any]]:
-    """A dict a claim and corpus: claim, text, task, corpus, seeds (fewest), statistics, verdict."""
+    """A dict a claim and corpus: claim, text, task, corpus, seeds (fewest), statistics, how many
+    of these hold, verdict.
+    """
     groups: dict[tuple[int, str, str], list[Statistic]] = {}
     for statistic in statistics:
         groups.setdefault((statistic.claim, statistic.task, statistic.corpus), []).append(statistic)
@@ -117,6 +119,7 @@ def verdict_rows(statistics: Iterable[Statistic]) -> list[dict[str, Any]]:
             "corpus": corpus,
             "seeds": min(len(part.seeds) for part in parts),
             "statistics": len(parts),
+            "holding": sum(part.verdict == HOLDS for part in parts),
             "verdict": verdict_of(parts),
         }
         for (claim, task, corpus), parts in sorted(groups.items())

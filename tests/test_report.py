@@ -65,6 +65,7 @@ def test_the_report_holds_the_verdicts_and_the_paper(folder):
     text = (results / "report.md").read_text()
     for row in claims["verdicts"]:
         cell = re.escape(row["text"]) + r" +\| " + re.escape(row["verdict"])
+        cell += rf" \({row['holding']} of {row['statistics']} parts hold\)"
         assert re.search(cell, text), row
     assert "G2-LSTM, paper (Penn Treebank)" in text
     assert "53.60 ± 0.01" not in text
@@ -145,5 +146,5 @@ def test_tables_of_statistics_and_verdicts():
     assert row["95 % interval"] == "[0.641, 0.769]"
     table = verdict_table([part, other])
     assert table["claim"].tolist() == [f"{n}. {CLAIMS[n]}" for n in (1, 3)]
-    assert table["grammar"].tolist() == ["not measured", HOLDS]
-    assert table["grammar-de-en"].tolist() == [OPEN, "not measured"]
+    assert table["grammar"].tolist() == ["not measured", f"{HOLDS} (1 of 1 parts hold)"]
+    assert table["grammar-de-en"].tolist() == [f"{OPEN} (0 of 1 parts hold)", "not measured"]
