@@ -199,11 +199,13 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     corpora = [column for column in table.columns if column != "claim"]
     figure, axes = panels(1, 1, width=5.6 + 2.4 * len(corpora), height=0.9 + 0.62 * len(table))
     axis = axes[0, 0]
-    for (row, column), verdict in np.ndenumerate(table[corpora].to_numpy()):
+    for (row, column), cell in np.ndenumerate(table[corpora].to_numpy()):
+        verdict = cell.partition(" (")[0]
         colour = VERDICT_COLOURS.get(verdict, "white")
         corner = (column - 0.48, row - 0.46)
         axis.add_patch(Rectangle(corner, 0.96, 0.92, facecolor=colour, edgecolor="0.6"))
-        axis.text(column, row, verdict, ha="center", va="center", fontsize=10)
+        text = cell.replace(" (", "\n(")
+        axis.text(column, row, text, ha="center", va="center", fontsize=10)
     axis.set(xlim=(-0.5, len(corpora) - 0.5), ylim=(len(table) - 0.5, -0.5))
     axis.set_xticks(range(len(corpora)), corpora)
     axis.set_yticks(

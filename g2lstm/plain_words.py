@@ -45,8 +45,11 @@ def _of_corpus(evidence: Evidence, statistics: Iterable[Statistic]) -> str:
     )
     if of_three := evidence.seeds(*GATE_LABELS):
         pairs = zip(results("sharpened", of_three), results("sigmoid", of_three), strict=True)
-        sharpened = fmean(worse(task, value, than) for value, than in pairs)
-        text += f", the sharpened sigmoid's {_relative(task, sharpened)}"
+        sharpened = [worse(task, value, than) for value, than in pairs]
+        text += f", the sharpened sigmoid's {_relative(task, fmean(sharpened))}"
+        if len(of_three) > 1:
+            ends = (_change(task, end) for end in (min(sharpened), max(sharpened)))
+            text += f" (seeds: {' to '.join(ends)})"
     rows = {
         gate: [evidence.compression[gate, seed] for seed in seeds if (gate, seed) in evidence.runs]
         for gate in GATE_LABELS
@@ -85,17 +88,22 @@ def _number(task: str, worse_by: float) -> float:
     return 100 * math.expm1(worse_by) if task == "language-model" else -worse_by
 
 
+def _digits(task: str) -> int:
+    """Decimals, as in the tables."""
+    return 1 if task == "language-model" else 2
+
+
 def _unit(task: str) -> str:
     return "%" if task == "language-model" else ""
 
 
 def _change(task: str, worse_by: float) -> str:
-    return f"{_number(task, worse_by):+.1f}{_unit(task)}"
+    return f"{_number(task, worse_by):+.{_digits(task)}f}{_unit(task)}"
 
 
 def _relative(task: str, worse_by: float) -> str:
     number = _number(task, worse_by)
-    return f"{abs(number):.1f}{_unit(task)} {'higher' if number >= 0 else 'lower'}"
+    return f"{abs(number):.{_digits(task)}f}{_unit(task)} {'higher' if number >= 0 else 'lower'}"
 
 
 def _verdicts(statistics: Iterable[Statistic]) -> str:
@@ -116,14 +124,21 @@ def _verdicts(statistics: Iterable[Statistic]) -> str:
     return f"Claims 1 to {len(CLAIMS)}: {'; '.join(parts)}."
 
 
-def _limits(evidence: Iterable[Evidence]) -> str:
+def _limits(evidence: Sequence[Evidence]) -> str:
     runs = [run for one in evidence for run in one.runs.values()]
-    sizes = sorted({f"{run.summary['parameters'] / 1e6:.1f}" for run in runs}, key=float)
-    epochs = sorted({run.summary["epochs"] for run in runs})
-    text = f"{' or '.join(sizes)} million parameters, {' or '.join(map(str, epochs))} epochs."
+    text = f"{'; '.join(map(_size, evidence))}."
     if all(run.config["preset"] == "paper" for run in runs):
         return text
     return (
         f"{text} The paper's models train longer, most are larger; its corpora are Penn Treebank, "
         "IWSLT'14, WMT'14."
+    )
+
+
+def _size(evidence: Evidence) -> str:
+    sizes = sorted({run.summary["parameters"] for run in evidence.runs.values()})
+    epochs = sorted({run.summary["epochs"] for run in evidence.runs.values()})
+    return (
+        f"{evidence.corpus}: {' or '.join(f'{size / 1e6:.1f}' for size in sizes)} million "
+        f"parameters, {' or '.join(map(str, epochs))} epochs"
     )

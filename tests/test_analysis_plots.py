@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 
 from g2lstm.analysis_plots import (
+    VERDICT_COLOURS,
     plot_bits,
     plot_effects,
     plot_groups,
@@ -120,8 +122,9 @@ def test_a_surface_that_is_not_finite_is_drawn_at_the_top():
 
 
 def test_verdicts_are_in_words_too():
-    table = pd.DataFrame({"claim": ["1. a", "2. b"], "grammar": [HOLDS, FAILS]})
+    parts = " (1 of 3 parts hold)"
+    table = pd.DataFrame({"claim": ["1. a", "2. b"], "grammar": [HOLDS, FAILS + parts]})
     (axis,) = drawn(plot_verdicts(table))
-    assert [text.get_text() for text in axis.texts] == [HOLDS, FAILS]
-    colours = [patch.get_facecolor() for patch in axis.patches]
-    assert colours[0] != colours[1]
+    assert [text.get_text() for text in axis.texts] == [HOLDS, FAILS + parts.replace(" ", "\n", 1)]
+    colours = [to_hex(patch.get_facecolor()).upper() for patch in axis.patches]
+    assert colours == [VERDICT_COLOURS[HOLDS], VERDICT_COLOURS[FAILS]]

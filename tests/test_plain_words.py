@@ -24,21 +24,21 @@ def test_the_papers_own_numbers_in_words():
     assert "**grammar** (3 seeds): the LSTM's test perplexity is 52.80 ± " in words
     assert "G2-LSTM's 1.3% lower (95% interval: 1." in words
     assert "paper, Penn Treebank: 1.3% lower" in words
-    assert "the sharpened sigmoid's 0.8% higher" in words
+    assert "the sharpened sigmoid's 0.8% higher (seeds: +0." in words
     for gate, name in (("sigmoid", "LSTM"), ("gumbel", "G2-LSTM")):
         result, *compressed = TABLES["Penn Treebank"][gate].values()
         cost = 100 * (math.prod(compressed) ** (1 / 4) / result - 1)
         assert f" {cost:+.1f}% ({name})" in words
     assert "Gate values near 0 or 1: 70% in G2-LSTM, 20% in the LSTM" in words
     assert "Claims 1 to 5: on grammar holds (1, 2, 3, 4, 5)." in words
-    assert "1.5 million parameters, 2 epochs" in words
+    assert "grammar: 1.5 million parameters, 2 epochs." in words
 
 
 def test_bleu_is_in_points():
     words = words_of(evidence("translation", results={"gumbel": {"result": 29.0}}))
     assert "test BLEU is 31.00" in words
-    assert "G2-LSTM's 2.0 lower (95% interval: 2.0 lower to 2.0 lower" in words
-    assert "paper, IWSLT'14 de-en: 0.9 higher" in words
+    assert "G2-LSTM's 2.00 lower (95% interval: 2.01 lower to " in words
+    assert "paper, IWSLT'14 de-en: 0.95 higher" in words
     assert "does not hold (1, 5)" in words
 
 
