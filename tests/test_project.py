@@ -58,6 +58,7 @@ LAYERS = (
     "objectives",
     "presets",
     "parameters",
+    "settings",
     "experiments",
     "records",
     "language_model_task",
