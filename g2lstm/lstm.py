@@ -16,7 +16,7 @@ from g2lstm.gates import (
     check_temperature,
     logistic_noise,
 )
-from g2lstm.recurrence import fused_recurrence, reference_recurrence
+from g2lstm.recurrence import emulates_bfloat16, fused_recurrence, reference_recurrence
 
 BACKENDS = ("auto", "reference", "fused", "native")
 
@@ -56,8 +56,9 @@ class G2LSTM(nn.LSTM):
             one mask a forward pass (AWD-LSTM's DropConnect).
         backend: "reference" (readable loop), "fused" (hand-written forward and backward pass),
             "native" (`torch.nn.LSTM`'s kernel; sigmoid and, in evaluation, Gumbel gates, without
-            weight dropout in training) or "auto" ("native" where it can serve, but in training
-            under autocast or, on a CPU, with packed input, where it is slower; else "fused").
+            weight dropout in training) or "auto" ("native" where it can serve, but not
+            where it is slower, in training under autocast or, on a CPU, with packed input, nor
+            where it fails, under autocast on a CPU without bfloat16; else "fused").
         device, dtype: of the parameters.
 
     Under autocast the reference and fused backends use half-precision products, keep the states in
@@ -145,10 +146,13 @@ class G2LSTM(nn.LSTM):
             )
         if self.backend != "auto":
             return self.backend
-        device = self.weight_hh_l0.device.type
+        device = self.weight_hh_l0.device
+        autocast = torch.is_autocast_enabled(device.type)
+        if autocast and emulates_bfloat16(device):
+            return "fused"
         # Under autocast the kernel of torch.nn.LSTM would keep the states in half precision; for
         # packed input on a CPU it is a loop over steps with autograd through each.
-        avoided = torch.is_autocast_enabled(device) or (packed and device == "cpu")
+        avoided = autocast or (packed and device.type == "cpu")
         return "native" if native and not (self.training and avoided) else "fused"
 
 

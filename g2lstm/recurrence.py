@@ -232,12 +232,21 @@ def _thin_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.mm(x, weight)
 
 
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` is a CPU without instructions for bfloat16.
+
+    There products take ten times as long as in float32, and torch has no LSTM in half precision.
+    """
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return device.type == "cpu" and not supported()
+
+
 def _packing_pays(weight: Tensor) -> bool:
     """Whether torch has oneDNN's packed product, which is private, and it is the faster one."""
     onednn = torch.ops.mkldnn
-    needed = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
+    needed = ("_reorder_linear_weight", "_linear_pointwise")
     if weight.device.type != "cpu" or not all(hasattr(onednn, name) for name in needed):
         return False
     if weight.dtype == torch.bfloat16:
-        return onednn._is_mkldnn_bf16_supported()
+        return not emulates_bfloat16(weight.device)
     return weight.dtype == torch.float32 and weight.numel() >= PACK_FROM

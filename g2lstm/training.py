@@ -18,6 +18,7 @@ from g2lstm.data_parallel import computed_by_first, reseed, sum_gradients
 from g2lstm.files import write_text
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.options import TrainingOptions
+from g2lstm.recurrence import emulates_bfloat16
 
 # Columns of the metrics that depend on the machine's speed; all others repeat exactly.
 TIMING_COLUMNS = ("seconds", "tokens_per_second")
@@ -166,16 +167,8 @@ def train(
 
 
 def precision_of(options: TrainingOptions, device: torch.device) -> str:
-    """``options.precision``, or "float32" on a CPU that has to emulate products in bfloat16.
-
-    There they would take ten times as long as in float32, and be no more exact.
-    """
-    if (
-        device.type == "cpu"
-        and not getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)()
-    ):
-        return "float32"
-    return options.precision
+    """``options.precision``, or "float32" on a CPU that has to emulate products in bfloat16."""
+    return "float32" if emulates_bfloat16(device) else options.precision
 
 
 def load_best(path: Path | str, model: nn.Module) -> None:

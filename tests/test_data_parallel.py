@@ -101,8 +101,8 @@ def translation(folder):
 
 def curve(folder: Path) -> list[dict[str, float]]:
     rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-    # The temperature of a plain sigmoid is None.
-    ignored = {*TIMING_COLUMNS, "temperature"}
+    # The temperature of a plain sigmoid is None, and the precision is no number.
+    ignored = {*TIMING_COLUMNS, "temperature", "precision"}
     return [{k: v for k, v in row.items() if k not in ignored} for row in rows]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from g2lstm import G2LSTM
+from g2lstm import G2LSTM, lstm
 from g2lstm.gates import logistic_noise
 from g2lstm.inspection import record_gates
 from g2lstm.lstm import BackendError, run_layers
@@ -452,6 +452,15 @@ def test_trains_in_bfloat16_autocast(backend, device):
 
 
 # --- errors --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("emulated", "backend"), [(True, "fused"), (False, "native")])
+def test_where_bfloat16_is_emulated_torchs_kernel_is_left_alone(monkeypatch, emulated, backend):
+    monkeypatch.setattr(lstm, "emulates_bfloat16", lambda device: emulated)
+    layer = G2LSTM(INPUT, HIDDEN, gate="gumbel").eval()
+    assert layer.choose_backend() == "native"
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.choose_backend() == backend
 
 
 @pytest.mark.parametrize("backend", ["auto", "fused", "reference", "native"])
