@@ -1,8 +1,9 @@
-"""Speed of G2LSTM on CPU, as ratios to torch.nn.LSTM measured side by side in one process.
+"""Speed of G2LSTM, as ratios to torch.nn.LSTM measured side by side in one process.
 
     python benchmarks/layer.py                       # threads as torch chooses
     python benchmarks/layer.py --threads 1 2         # one table for both
     python benchmarks/layer.py --quick               # a glance
+    python benchmarks/layer.py --device cuda         # on a GPU
 
 In every round each layer runs once, so that what else happens on the machine meets all of them; a
 ratio is taken within a round. The table holds the median over the rounds (least - most). Lower is
@@ -11,16 +12,20 @@ better, 1 is as fast as torch.nn.LSTM.
 - training: forward pass, backward pass and all gradients, that of the input included; G2LSTM with
   gate="gumbel", the drawing of the noise included. "bfloat16": the same under autocast. "authors'
   loop": products and noise step by step with autograd through them, as in the code of the paper.
+  "in place", on a GPU: G2LSTM without the kernel for a whole step, see `g2lstm.steps`.
 - inference: the whole sequence in evaluation mode, without gradients.
 - single step: one step with a carried state, in evaluation mode, without gradients.
 
-Results go to layer.csv, layer.md and layer.provenance.json beside this file.
+Results go to layer.csv, layer.md and layer.provenance.json beside this file, those of a GPU to
+layer_cuda.csv and so on.
 """
 
 import argparse
 import copy
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -71,9 +76,14 @@ class AuthorsLoop(nn.LSTM):
 def training(layer: nn.Module, x: Tensor, autocast: bool = False) -> None:
     x.grad = None
     layer.zero_grad(set_to_none=True)
-    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         output = layer(x)[0]
     output.backward(torch.ones_like(output))
+
+
+def training_in_place(layer: nn.Module, x: Tensor, autocast: bool = False) -> None:
+    with patch("g2lstm.steps._kernel_serves", lambda z: False):
+        training(layer, x, autocast)
 
 
 def inference(layer: nn.Module, x: Tensor) -> None:
@@ -88,22 +98,30 @@ def single_steps(layer: nn.Module, x: Tensor) -> None:
             _, state = layer(x[:1], state)
 
 
-def contenders(size: tuple[int, int, int, int]) -> dict[str, dict[str, Callable[[], None]]]:
+def contenders(
+    size: tuple[int, int, int, int], device: str = "cpu"
+) -> dict[str, dict[str, Callable[[], None]]]:
     """For each task, what to run by the name of the layer, `BASE` first."""
     steps, batch, inputs, hidden = size
     torch.manual_seed(0)
-    x = torch.randn(steps, batch, inputs, requires_grad=True)
-    base, g2, loop = (kind(inputs, hidden) for kind in (nn.LSTM, G2LSTM, AuthorsLoop))
+    x = torch.randn(steps, batch, inputs, device=device, requires_grad=True)
+    base, g2, loop = (kind(inputs, hidden).to(device) for kind in (nn.LSTM, G2LSTM, AuthorsLoop))
     for layer in (g2, loop):
         layer.load_state_dict(base.state_dict())
     base_eval, g2_eval = copy.deepcopy(base).eval(), copy.deepcopy(g2).eval()
+    in_training = {
+        BASE: lambda: training(base, x),
+        "G2LSTM": lambda: training(g2, x),
+        "G2LSTM, bfloat16": lambda: training(g2, x, autocast=True),
+        "authors' loop": lambda: training(loop, x),
+    }
+    if x.is_cuda:
+        in_training |= {
+            "in place": lambda: training_in_place(g2, x),
+            "in place, bfloat16": lambda: training_in_place(g2, x, autocast=True),
+        }
     return {
-        "training": {
-            BASE: lambda: training(base, x),
-            "G2LSTM": lambda: training(g2, x),
-            "G2LSTM, bfloat16": lambda: training(g2, x, autocast=True),
-            "authors' loop": lambda: training(loop, x),
-        },
+        "training": in_training,
         "inference": {
             BASE: lambda: inference(base_eval, x),
             "G2LSTM": lambda: inference(g2_eval, x),
@@ -115,13 +133,25 @@ def contenders(size: tuple[int, int, int, int]) -> dict[str, dict[str, Callable[
     }
 
 
+def finished(job: Callable[[], None]) -> Callable[[], None]:
+    """The job, and what it has left a GPU to do."""
+
+    def run() -> None:
+        job()
+        torch.cuda.synchronize()
+
+    return run
+
+
 def measure(
-    size: tuple[int, int, int, int], threads: int, rounds: int, clock: Clock
+    size: tuple[int, int, int, int], threads: int, rounds: int, clock: Clock, device: str = "cpu"
 ) -> pd.DataFrame:
     """One row per task and layer: milliseconds and the ratio to `BASE` (median, least, most)."""
     torch.set_num_threads(threads)
     rows = []
-    for task, layers in contenders(size).items():
+    for task, layers in contenders(size, device).items():
+        if device == "cuda":
+            layers = {name: finished(job) for name, job in layers.items()}
         times = timed(layers, rounds, clock)
         ratios = times.div(times[BASE], axis=0)
         repeats = SINGLE_STEPS if task == "single step" else 1
@@ -177,8 +207,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "T,B,D,H",
         "steps, batch, input size and hidden size; may be repeated (default: four sizes)",
     )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     add_output_option(parser, __file__)
     options = parser.parse_args(arguments)
+    if options.device == "cuda":
+        if not torch.cuda.is_available():
+            parser.error("--device cuda: torch finds no GPU here")
+        if options.cpu_time:
+            parser.error("--cpu-time measures the processor alone: leave it out with --device cuda")
+        if options.output == parser.get_default("output"):
+            options.output = Path(f"{options.output}_cuda")
     if min(options.threads) < 1 or options.repeats < 1:
         parser.error("--threads and --repeats must be at least 1")
     if any(len(size) != 4 or min(size) < 1 for size in options.size or []):
@@ -196,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
     for threads in options.threads:
         for size in options.size or SIZES:
             print(f"measuring {size}, threads: {threads}", file=sys.stderr, flush=True)
-            results.append(measure(size, threads, rounds, clock))
+            results.append(measure(size, threads, rounds, clock, options.device))
     frame = pd.concat(results, ignore_index=True)
     text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
     write_results(options.output, frame, text, source)

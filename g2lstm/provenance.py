@@ -50,9 +50,11 @@ def provenance(command: str, **details: Any) -> dict[str, Any]:
 def in_words(record: dict[str, Any]) -> str:
     """What `provenance` made, with the load of the machine as ``load``, as one line of text."""
     machine, state = record["hardware"], " with changes" if record["modified"] else ""
+    processors = f"{machine['gpu']}, " if machine["gpu"] else ""
+    processors += f"{machine['processor']}, {machine['cores']} cores"
     return (
         f"Commit {record['commit']}{state}, torch {record['versions']['torch']}, Python "
-        f"{record['versions']['python']}, {machine['processor']}, {machine['cores']} cores (load "
+        f"{record['versions']['python']}, {processors} (load "
         f"at the start {record['load']}), {record['time']}: `{record['command']}`"
     )
 

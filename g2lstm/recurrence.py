@@ -22,16 +22,15 @@ loop: in float32), states and gates are kept in float32, and output, h_n and c_n
 half type.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from g2lstm.steps import HALF, backward_steps, forward_steps
+
 Recurrence = tuple[Tensor, Tensor, Tensor, Tensor]
-HALF = (torch.bfloat16, torch.float16)
-# Elements of a float32 weight from which oneDNN's packed product repays its packing.
-PACK_FROM = 2**22
 
 
 def reference_recurrence(
@@ -111,7 +110,6 @@ class _FusedRecurrence(torch.autograd.Function):
         steps, batch, input_size = x.shape
         hidden = weight_hh.shape[1]
         dtype = torch.float32 if product_dtype in HALF else x.dtype  # of states and gates
-        sizes = [batch] * steps if batch_sizes is None else list(batch_sizes)
 
         # Everything that does not depend on h, for all steps at once.
         flat, projection = x.reshape(-1, input_size).to(product_dtype), weight_ih.to(product_dtype)
@@ -125,81 +123,26 @@ class _FusedRecurrence(torch.autograd.Function):
         if noise is not None:
             z[:, :, : 2 * hidden].add_(noise)
 
-        new = torch.empty if batch_sizes is None else torch.zeros
-        output = new(steps, batch, hidden, dtype=dtype, device=x.device)
-        cells = new(steps, batch, hidden, dtype=dtype, device=x.device)
-        h, c = h0.to(dtype), c0.to(dtype)
-        h_n, c_n = h.clone(), c.clone()
-        inverse_temperature = 1 / temperature
-        recurrent_product = _thin_product(weight_hh.to(product_dtype), batch)
-        i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
-        views = zip(z, z[:, :, : 2 * hidden], i, f, g, o, output, cells, strict=True)
-        for views_t, n in zip(views, sizes, strict=True):
-            if n < batch:
-                views_t, h, c = [view[:n] for view in views_t], h[:n], c[:n]
-            a_t, binary_t, i_t, f_t, g_t, o_t, h_t, c_t = views_t
-            a_t.add_(recurrent_product(h))
-            if inverse_temperature != 1.0:
-                binary_t.mul_(inverse_temperature)
-            binary_t.sigmoid_()
-            g_t.tanh_()
-            o_t.sigmoid_()
-            torch.mul(f_t, c, out=c_t).addcmul_(i_t, g_t)
-            torch.tanh(c_t, out=h_t).mul_(o_t)
-            h, c = h_t, c_t
-            if batch_sizes is not None:
-                h_n[:n], c_n[:n] = h, c
-        if batch_sizes is None:
-            h_n, c_n = h.clone(), c.clone()
-        else:
-            ended = torch.arange(batch)[None, :] >= torch.tensor(sizes)[:, None]
-            z.masked_fill_(ended.to(x.device)[:, :, None], 0.0)
+        output, cells, z, h_n, c_n = forward_steps(
+            z, h0.to(dtype), c0.to(dtype), weight_hh.to(product_dtype), temperature, batch_sizes
+        )
         gates = z[:, :, : 2 * hidden]
         ctx.mark_non_differentiable(gates)
         ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, z, output, cells)
-        ctx.temperature, ctx.sizes, ctx.product_dtype = temperature, sizes, product_dtype
+        ctx.settings = temperature, batch_sizes, product_dtype
         return output, h_n, c_n, gates
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_output, grad_h_n, grad_c_n, _):
         x, h0, c0, weight_ih, weight_hh, z, output, cells = ctx.saved_tensors
-        steps, batch, hidden = output.shape
-        product_dtype, dtype = ctx.product_dtype, output.dtype
+        temperature, batch_sizes, product_dtype = ctx.settings
+        dtype, hidden = output.dtype, output.shape[2]
 
-        # All local derivatives of the sequence at once; only dh and dc remain for the loop.
-        # They are 0 where a sequence has ended, as the gates are 0 there.
-        i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
-        local = torch.empty(steps, batch, 4, hidden, dtype=dtype, device=x.device)
-        d_i, d_f, d_g, d_o = local.unbind(2)
-        sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
-        tanh_backward = torch.ops.aten.tanh_backward.grad_input
-        tanh_cells = torch.tanh(cells)
-        sigmoid_backward(g, i, grad_input=d_i)  # dc/da_i = g i (1 - i)
-        sigmoid_backward(c0.to(dtype), f[0], grad_input=d_f[0])
-        sigmoid_backward(cells[:-1], f[1:], grad_input=d_f[1:])
-        tanh_backward(i, g, grad_input=d_g)
-        sigmoid_backward(tanh_cells, o, grad_input=d_o)
-        d_cell = tanh_backward(o, tanh_cells, grad_input=tanh_cells)  # dh/dc
-        if ctx.temperature != 1.0:
-            local[:, :, :2].mul_(1 / ctx.temperature)
-
-        dh, dc = grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True)
-        recurrent_product = _thin_product(weight_hh.to(product_dtype).T, batch)
-        da = local.view(steps, batch, 4 * hidden)
-        views = zip(grad_output, da, local[:, :, :3], d_o, d_cell, f, strict=True)
-        for views_t, n in zip(reversed(list(views)), reversed(ctx.sizes), strict=True):
-            dh_t, dc_t = dh, dc
-            if n < batch:
-                views_t, dh_t, dc_t = [view[:n] for view in views_t], dh[:n], dc[:n]
-            grad_t, da_t, da_ifg_t, da_o_t, d_cell_t, f_t = views_t
-            dh_t.add_(grad_t)
-            dc_t.addcmul_(dh_t, d_cell_t)
-            da_ifg_t.mul_(dc_t.unsqueeze(1))
-            da_o_t.mul_(dh_t)
-            dc_t.mul_(f_t)
-            dh_t.copy_(recurrent_product(da_t))
-
+        da, dh, dc = backward_steps(
+            grad_output, grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True),
+            c0.to(dtype), weight_hh.to(product_dtype), z, cells, temperature, batch_sizes,
+        )  # fmt: skip
         da = da.view(-1, 4 * hidden)
         grad_bias = da.sum(0) if ctx.needs_input_grad[5] else None
         da = da.to(product_dtype)
@@ -217,36 +160,3 @@ class _FusedRecurrence(torch.autograd.Function):
             grad_x, grad_h0, grad_c0, grad_weight_ih, grad_weight_hh, grad_bias,
             None, None, None, None, None,
         )  # fmt: skip
-
-
-def _thin_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
-    """Return ``x -> x @ weight.T``, in the type of weight [N, K], for many x [``rows``, K]."""
-    dtype = weight.dtype
-    if _packing_pays(weight):
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
-        linear = torch.ops.mkldnn._linear_pointwise
-        return lambda x: linear(x.to(dtype), packed, None, "none", [], "")
-    weight = weight.T.contiguous()  # the thin product is up to twice as fast
-    if dtype in HALF:
-        return lambda x: torch.mm(x.to(dtype), weight)
-    return lambda x: torch.mm(x, weight)
-
-
-def emulates_bfloat16(device: torch.device) -> bool:
-    """Whether ``device`` is a CPU without instructions for bfloat16.
-
-    There products take ten times as long as in float32, and torch has no LSTM in half precision.
-    """
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    return device.type == "cpu" and not supported()
-
-
-def _packing_pays(weight: Tensor) -> bool:
-    """Whether torch has oneDNN's packed product, which is private, and it is the faster one."""
-    onednn = torch.ops.mkldnn
-    needed = ("_reorder_linear_weight", "_linear_pointwise")
-    if weight.device.type != "cpu" or not all(hasattr(onednn, name) for name in needed):
-        return False
-    if weight.dtype == torch.bfloat16:
-        return not emulates_bfloat16(weight.device)
-    return weight.dtype == torch.float32 and weight.numel() >= PACK_FROM

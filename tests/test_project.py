@@ -25,6 +25,7 @@ LAYERS = (
     "manifest",
     "provenance",
     "gates",
+    "steps",
     "recurrence",
     "lstm",
     "compression",

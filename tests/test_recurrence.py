@@ -2,15 +2,42 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from g2lstm import recurrence
+from g2lstm import steps
 from g2lstm.gates import gumbel_gate, logistic_noise
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 BACKENDS = {"reference": reference_recurrence, "fused": fused_recurrence}
+KERNEL = steps._cell, steps._cell_backward
+
+
+def cell(input_gates, hidden_gates, c):
+    """What torch's kernel for a step does on CUDA; a test compares both with `torch.lstm_cell`."""
+    i, f, g, o = (input_gates + hidden_gates).chunk(4, dim=1)
+    i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+    c = f * c + i * g
+    return o * c.tanh(), c, torch.cat([i, f, g, o], dim=1)
+
+
+def cell_backward(grad_h, grad_c, c_before, c, gates, has_bias):
+    i, f, g, o = gates.chunk(4, dim=1)
+    dc = grad_c + grad_h * o * (1 - c.tanh() ** 2)
+    da = [dc * g * i * (1 - i), dc * c_before * f * (1 - f), dc * i * (1 - g * g)]
+    return torch.cat([*da, grad_h * c.tanh() * o * (1 - o)], dim=1), dc * f, None
+
+
+@pytest.fixture(params=["in place", "by kernel"])
+def way(request, monkeypatch):
+    """Both ways through the steps, that of a GPU with the kernel above in the place of torch's."""
+    if request.param == "by kernel" and DEVICES == ["cpu"]:
+        monkeypatch.setattr(steps, "_kernel_serves", lambda z: True)
+        monkeypatch.setattr(steps, "_cell", cell)
+        monkeypatch.setattr(steps, "_cell_backward", cell_backward)
+    elif request.param == "in place":
+        monkeypatch.setattr(steps, "_kernel_serves", lambda z: False)
 
 
 def make(
@@ -96,7 +123,28 @@ def test_equals_the_papers_equations(recurrence):
         torch.testing.assert_close(value, wanted, rtol=0, atol=1e-12)
 
 
-@settings(deadline=None, max_examples=60)
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_kernel_is_that_of_an_lstm_cell(device):
+    """torch's kernel on a GPU, and what stands for it on a CPU."""
+    forward, backward = (cell, cell_backward) if device == "cpu" else KERNEL
+    input_gates, hidden_gates = make(2, 3, 20, 5, device=device)[0]
+    c, grad_h, grad_c = make(3, 3, 5, 1, device=device)[0]
+    nothing, weight = torch.zeros_like(c), torch.eye(20, dtype=c.dtype, device=device)
+    pre_activations = input_gates + hidden_gates
+    expected = torch.lstm_cell(
+        pre_activations, (nothing, c), weight, torch.zeros_like(weight[:, :5])
+    )
+    expected_gradients = torch.autograd.grad(expected, (pre_activations, c), (grad_h, grad_c))
+    with torch.no_grad():
+        *found, gates = forward(input_gates, hidden_gates, c)
+        gradients = backward(grad_h, grad_c, c, found[1], gates, False)[:2]
+    assert_same((found, gradients), (expected, expected_gradients))
+
+
+@pytest.mark.usefixtures("way")
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=7),
     packed=st.booleans(),
@@ -122,10 +170,12 @@ def test_fused_equals_reference(
     )
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("batch_sizes", [None, [3, 2, 2, 1]])
 @pytest.mark.parametrize("bias", [True, False])
-def test_fused_gradients_are_numerically_right(batch_sizes, bias):
-    *tensors, noise = make(4, 3, 2, 2, bias=bias)
+@pytest.mark.parametrize("device", DEVICES)
+def test_fused_gradients_are_numerically_right(batch_sizes, bias, device):
+    *tensors, noise = make(4, 3, 2, 2, bias=bias, device=device)
     leaves = [tensor for tensor in tensors if tensor is not None]
 
     def run(*leaves):
@@ -151,6 +201,7 @@ def test_ended_sequences_keep_their_state_and_give_zeros(recurrence):
         assert not gates[length:, b].any()
 
 
+@pytest.mark.usefixtures("way")
 def test_gradients_of_a_part_of_the_results():
     tensors = make(4, 3, 2, 2)
     leaves = tensors[:7]
@@ -163,6 +214,7 @@ def test_gradients_of_a_part_of_the_results():
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 
 
+@pytest.mark.usefixtures("way")
 def test_gradients_of_some_of_the_arguments():
     """Arguments without gradient, as the input of a first layer, get none and change no other."""
     tensors = make(4, 3, 2, 2)
@@ -182,11 +234,13 @@ def test_fused_is_once_differentiable():
         gradient.sum().backward()
 
 
+@pytest.mark.usefixtures("way")
 def test_fused_gates_carry_no_gradient():
     gates = fused_recurrence(*make(3, 2, 2, 2))[3]
     assert not gates.requires_grad
 
 
+@pytest.mark.usefixtures("way")
 def test_a_result_changed_in_place_is_noticed():
     output, *_ = fused_recurrence(*make(3, 2, 2, 2))
     with torch.no_grad():
@@ -195,14 +249,17 @@ def test_a_result_changed_in_place_is_noticed():
         output.sum().backward()
 
 
-def test_fused_changes_none_of_its_arguments():
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("batch_sizes", [None, [3, 2, 2, 1]])
+def test_fused_changes_none_of_its_arguments(batch_sizes):
     tensors = make(4, 3, 2, 2)
     before = [t.detach().clone() for t in tensors]
-    results_and_gradients(fused_recurrence, tensors, 0.5, [3, 2, 2, 1])
+    results_and_gradients(fused_recurrence, tensors, 0.5, batch_sizes)
     for now, then in zip(tensors, before, strict=True):
         assert torch.equal(now, then)
 
 
+@pytest.mark.usefixtures("way")
 def test_arguments_need_not_be_contiguous():
     tensors = make(4, 3, 2, 2)
     strange = []
@@ -217,6 +274,7 @@ def test_arguments_need_not_be_contiguous():
     )
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("device", DEVICES)
@@ -243,6 +301,7 @@ def test_autocast_is_near_float32(recurrence, bias, device):
         assert (a - b).norm() < 0.05 * b.norm()
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_weights(recurrence, dtype):
@@ -283,15 +342,16 @@ def test_packed_weights_change_nothing_but_rounding(monkeypatch, autocast, batch
         with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             return fused_recurrence(*arguments)
 
-    monkeypatch.setattr(recurrence, "PACK_FROM", 0)
+    monkeypatch.setattr(steps, "PACK_FROM", 0)
     found = [results_and_gradients(run, tensors, 0.9, batch_sizes)]
-    monkeypatch.setattr(recurrence, "_packing_pays", lambda _: False)
+    monkeypatch.setattr(steps, "_packing_pays", lambda _: False)
     found.append(results_and_gradients(run, tensors, 0.9, batch_sizes))
     for values in zip(*found, strict=True):
         for a, b in zip(*values, strict=True):
             assert (a - b).norm() <= (0.02 if autocast else 1e-5) * b.norm()
 
 
+@pytest.mark.usefixtures("way")
 def test_noise_in_float32_serves_double_weights():
     *tensors, noise = make(4, 3, 2, 2)
     assert_same(

@@ -1,0 +1,214 @@
+"""The steps of the fast recurrence, forward and backward: what must be done one after the other.
+
+Two ways to the same values. *In place* serves every device: operations of torch on views of one
+tensor for all steps. On a GPU, which waits for the launch of each small operation, one kernel of
+torch's does all of a step but its product; it has no packed sequences.
+
+Shapes and names as in `recurrence`; z [T, B, 4H] are the pre-activations without the recurrent
+part, noise included, and then, in their place or anew, the values of i, f, g and o.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+HALF = (torch.bfloat16, torch.float16)
+# Elements of a float32 weight from which oneDNN's packed product repays its packing.
+PACK_FROM = 2**22
+# Private to torch, and on CUDA alone; those of `torch.nn.LSTMCell`.
+_cell = torch.ops.aten._thnn_fused_lstm_cell
+_cell_backward = torch.ops.aten._thnn_fused_lstm_cell_backward_impl
+
+
+def forward_steps(
+    z: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weight_hh: Tensor,
+    temperature: float,
+    batch_sizes: Sequence[int] | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Run all steps.
+
+    Args:
+        z: pre-activations, in the type of the states; may be overwritten.
+        h, c: initial states [B, H].
+        weight_hh: [4H, H], in the type of the products.
+        temperature, batch_sizes: as in `recurrence`.
+
+    Returns:
+        output [T, B, H], cells [T, B, H], gate values [T, B, 4H], h_n and c_n [B, H].
+    """
+    one_kernel = batch_sizes is None and _kernel_serves(z)
+    steps = _forward_by_kernel if one_kernel else _forward_in_place
+    return steps(z, h, c, weight_hh, temperature, batch_sizes)
+
+
+def backward_steps(
+    grad_output: Tensor,
+    dh: Tensor,
+    dc: Tensor,
+    c0: Tensor,
+    weight_hh: Tensor,
+    z: Tensor,
+    cells: Tensor,
+    temperature: float,
+    batch_sizes: Sequence[int] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Run all steps backwards.
+
+    Args:
+        grad_output: of the output [T, B, H].
+        dh, dc: gradients of h_n and c_n, overwritten.
+        c0: initial state.
+        weight_hh: [4H, H], in the type of the products.
+        z, cells: as `forward_steps` returns them.
+        temperature, batch_sizes: as in `recurrence`.
+
+    Returns:
+        The gradients of the pre-activations [T, B, 4H], of h0 and of c0.
+    """
+    one_kernel = batch_sizes is None and _kernel_serves(z)
+    steps = _backward_by_kernel if one_kernel else _backward_in_place
+    return steps(grad_output, dh, dc, c0, weight_hh, z, cells, temperature, batch_sizes)
+
+
+def _forward_in_place(z, h, c, weight_hh, temperature, batch_sizes):
+    steps, batch, _ = z.shape
+    hidden = weight_hh.shape[1]
+    new = torch.empty if batch_sizes is None else torch.zeros
+    output, cells = (new(steps, batch, hidden, dtype=z.dtype, device=z.device) for _ in range(2))
+    h_n, c_n = h.clone(), c.clone()
+    inverse_temperature = 1 / temperature
+    recurrent_product = _thin_product(weight_hh, batch)
+    i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
+    views = zip(z, z[:, :, : 2 * hidden], i, f, g, o, output, cells, strict=True)
+    sizes = [batch] * steps if batch_sizes is None else batch_sizes
+    for views_t, n in zip(views, sizes, strict=True):
+        if n < batch:
+            views_t, h, c = [view[:n] for view in views_t], h[:n], c[:n]
+        a_t, binary_t, i_t, f_t, g_t, o_t, h_t, c_t = views_t
+        a_t.add_(recurrent_product(h))
+        if inverse_temperature != 1.0:
+            binary_t.mul_(inverse_temperature)
+        binary_t.sigmoid_()
+        g_t.tanh_()
+        o_t.sigmoid_()
+        torch.mul(f_t, c, out=c_t).addcmul_(i_t, g_t)
+        torch.tanh(c_t, out=h_t).mul_(o_t)
+        h, c = h_t, c_t
+        if batch_sizes is not None:
+            h_n[:n], c_n[:n] = h, c
+    if batch_sizes is None:
+        h_n, c_n = h.clone(), c.clone()
+    else:
+        ended = torch.arange(batch)[None, :] >= torch.tensor(sizes)[:, None]
+        z.masked_fill_(ended.to(z.device)[:, :, None], 0.0)
+    return output, cells, z, h_n, c_n
+
+
+def _backward_in_place(grad_output, dh, dc, c0, weight_hh, z, cells, temperature, batch_sizes):
+    steps, batch, hidden = cells.shape
+    # All local derivatives of the sequence at once; only dh and dc remain for the loop.
+    # They are 0 where a sequence has ended, as the gates are 0 there.
+    i, f, g, o = z.view(steps, batch, 4, hidden).unbind(2)
+    local = torch.empty(steps, batch, 4, hidden, dtype=z.dtype, device=z.device)
+    d_i, d_f, d_g, d_o = local.unbind(2)
+    sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+    tanh_backward = torch.ops.aten.tanh_backward.grad_input
+    tanh_cells = torch.tanh(cells)
+    sigmoid_backward(g, i, grad_input=d_i)  # dc/da_i = g i (1 - i)
+    sigmoid_backward(c0, f[0], grad_input=d_f[0])
+    sigmoid_backward(cells[:-1], f[1:], grad_input=d_f[1:])
+    tanh_backward(i, g, grad_input=d_g)
+    sigmoid_backward(tanh_cells, o, grad_input=d_o)
+    d_cell = tanh_backward(o, tanh_cells, grad_input=tanh_cells)  # dh/dc
+    if temperature != 1.0:
+        local[:, :, :2].mul_(1 / temperature)
+
+    recurrent_product = _thin_product(weight_hh.T, batch)
+    da = local.view(steps, batch, 4 * hidden)
+    views = zip(grad_output, da, local[:, :, :3], d_o, d_cell, f, strict=True)
+    sizes = [batch] * steps if batch_sizes is None else batch_sizes
+    for views_t, n in zip(reversed(list(views)), reversed(sizes), strict=True):
+        dh_t, dc_t = dh, dc
+        if n < batch:
+            views_t, dh_t, dc_t = [view[:n] for view in views_t], dh[:n], dc[:n]
+        grad_t, da_t, da_ifg_t, da_o_t, d_cell_t, f_t = views_t
+        dh_t.add_(grad_t)
+        dc_t.addcmul_(dh_t, d_cell_t)
+        da_ifg_t.mul_(dc_t.unsqueeze(1))
+        da_o_t.mul_(dh_t)
+        dc_t.mul_(f_t)
+        dh_t.copy_(recurrent_product(da_t))
+    return da, dh, dc
+
+
+def _kernel_serves(z: Tensor) -> bool:
+    """Whether torch has its kernel for the steps of ``z``."""
+    return z.is_cuda and z.numel() > 0
+
+
+def _forward_by_kernel(z, h, c, weight_hh, temperature, _):
+    _divide_binary(z, temperature, dim=2)
+    recurrent_product = _thin_product(_divide_binary(weight_hh.clone(), temperature), len(h))
+    steps = []
+    for z_t in z:
+        h, c, gates_t = _cell(z_t, recurrent_product(h).to(z.dtype), c)
+        steps.append((h, c, gates_t))
+    output, cells, z = (torch.stack(values) for values in zip(*steps, strict=True))
+    return output, cells, z, h, c
+
+
+def _backward_by_kernel(grad_output, dh, dc, c0, weight_hh, z, cells, temperature, _):
+    recurrent_product = _thin_product(_divide_binary(weight_hh.clone(), temperature).T, len(dh))
+    da = []
+    before = [c0, *cells[:-1]]
+    for values in reversed(list(zip(grad_output, before, cells, z, strict=True))):
+        grad_t, c_before, c_t, z_t = values
+        da_t, dc, _ = _cell_backward(dh + grad_t, dc, c_before, c_t, z_t, False)
+        dh = recurrent_product(da_t)
+        da.append(da_t)
+    da = torch.stack(da[::-1])
+    return _divide_binary(da, temperature, dim=2), dh.to(z.dtype), dc
+
+
+def _divide_binary(values: Tensor, temperature: float, dim: int = 0) -> Tensor:
+    """Divide what belongs to the input and forget gates, the first half, in place."""
+    if temperature != 1.0:
+        values.narrow(dim, 0, values.shape[dim] // 2).mul_(1 / temperature)
+    return values
+
+
+def _thin_product(weight: Tensor, rows: int) -> Callable[[Tensor], Tensor]:
+    """Return ``x -> x @ weight.T``, in the type of weight [N, K], for many x [``rows``, K]."""
+    dtype = weight.dtype
+    if _packing_pays(weight):
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        linear = torch.ops.mkldnn._linear_pointwise
+        return lambda x: linear(x.to(dtype), packed, None, "none", [], "")
+    weight = weight.T.contiguous()  # the thin product is up to twice as fast
+    if dtype in HALF:
+        return lambda x: torch.mm(x.to(dtype), weight)
+    return lambda x: torch.mm(x, weight)
+
+
+def _packing_pays(weight: Tensor) -> bool:
+    """Whether torch has oneDNN's packed product, which is private, and it is the faster one."""
+    onednn = torch.ops.mkldnn
+    needed = ("_reorder_linear_weight", "_linear_pointwise")
+    if weight.device.type != "cpu" or not all(hasattr(onednn, name) for name in needed):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return not emulates_bfloat16(weight.device)
+    return weight.dtype == torch.float32 and weight.numel() >= PACK_FROM
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` is a CPU without instructions for bfloat16.
+
+    There products take ten times as long as in float32, and torch has no LSTM in half precision.
+    """
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    return device.type == "cpu" and not supported()
