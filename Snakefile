@@ -67,13 +67,14 @@ CORPUS = option("corpus")
 LANGUAGES = option("languages")
 RESULTS = results_directory(PRESET)
 LOGS = Path("logs") / PRESET
-if PRESET not in PRESETS["translation"]:
-    configure(preset=PRESET)  # names the presets there are
+if option("task") not in (None, *TASKS):
+    raise WorkflowError(f"unknown task {option('task')!r}: give one of {', '.join(TASKS)}")
+TASKS = [task for task in TASKS if PRESET in PRESETS[task]]
+if option("task", TASKS[0] if TASKS else None) not in TASKS:
+    configure(preset=PRESET, task=option("task", "language-model"))  # names those there are
 if CORPUS is not None and not any(map(has_corpus, TASKS)):
     known = ", ".join(dict.fromkeys((*NAMES, *PARALLEL_NAMES)))
     raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
-if option("task") not in (None, *TASKS):
-    raise WorkflowError(f"unknown task {option('task')!r}: give one of {', '.join(TASKS)}")
 if option("ablations", "yes") not in ("yes", "no"):
     raise WorkflowError(f"ablations must be yes or no, got {option('ablations')!r}")
 ABLATIONS = {
@@ -114,6 +115,7 @@ if workflow.is_main_process:
 NEEDS = {
     "quick": {"run": (3_000, 30), "measure": (3_000, 60), "read": (3_000, 30)},
     "small": {"run": (5_000, 240), "measure": (5_000, 240), "read": (3_000, 30)},
+    "paper-brief": {"run": (16_000, 60), "measure": (16_000, 60), "read": (3_000, 30)},
     "paper": {"run": (16_000, 2_880), "measure": (16_000, 1_440), "read": (3_000, 30)},
 }
 

@@ -112,7 +112,15 @@ LANGUAGE_MODEL = {
             {"learning_rate": 3e-3, "weight_decay": 0.2} | HALF_DROPOUT,
         ),
     ),
-    # The paper's own model and AWD-LSTM's training, for a GPU.
+    # The paper's own model and the first epochs of AWD-LSTM's training: minutes on a GPU.
+    "paper-brief": Preset(
+        corpus="ptb",
+        model={},
+        training=LanguageModelOptions(epochs=50, batch_size=80, precision="bfloat16"),
+        evaluation={"cache_pointer": True},
+        seeds=(1,),
+    ),
+    # The same model, trained to the end: hours.
     "paper": Preset(
         corpus="ptb",
         model={},

@@ -85,7 +85,7 @@ def test_equal_settings_make_equal_configurations(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"preset": "quik"}, "preset must be one of quick, small, paper, got 'quik'"),
+        ({"preset": "quik"}, "preset must be one of quick, small, paper-brief, paper, got 'quik'"),
         ({"gate": "gumble"}, "gate must be one of sigmoid, sharpened, gumbel, got 'gumble'"),
         ({"seed": -1}, "seed must be an integer >= 0, got -1"),
         ({"seed": 1.5}, "seed must be an integer >= 0, got 1.5"),

@@ -211,7 +211,7 @@ OPTIONS = {
     for task in TASKS
 }  # fmt: skip
 SENSIBLE = {
-    "preset": st.sampled_from(["quick", "small", "paper"]),
+    "preset": st.sampled_from(["quick", "small", "paper-brief", "paper"]),
     "corpus": st.sampled_from([None, "grammar", "ptb", "wmt14", "/", "nowhere"]),
     "gate": st.sampled_from(GATES),
     "seed": st.integers(0, 9),

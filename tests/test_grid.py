@@ -346,7 +346,7 @@ def test_an_unknown_corpus_is_refused_before_anything_runs(done):
 def test_a_wrong_preset_is_refused(done):
     output, _ = (process := done.make("PRESET=quik")).communicate()
     assert process.returncode != 0
-    assert "preset must be one of quick, small, paper, got 'quik'" in output
+    assert "preset must be one of quick, small, paper-brief, paper, got 'quik'" in output
 
 
 def test_several_processes_train_before_the_notebook_runs(done):
