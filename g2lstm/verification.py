@@ -74,6 +74,11 @@ class Published:
         return {place: run for place, run in self.runs.items() if default_runs([run])}
 
     @property
+    def measured(self) -> bool:
+        """Whether anything was measured on the weights: what the studies and the report rest on."""
+        return any(self.folder.glob(f"runs/*/*/*/*/*/{MEASUREMENTS}/*"))
+
+    @property
     def places(self) -> list[str]:
         """Of all runs, below the folder ``runs``."""
         damaged = [place.split("/", 1) for place in self.damaged]
@@ -203,8 +208,9 @@ def _labels(places: Iterable[str]) -> list[tuple[str, str, str]]:
 def _tables(published: Published) -> Items:
     known = {}
     for task, kind, corpus in _labels(published.places):
-        studies = [f"_{name}" for names in STUDY_TABLES.values() for name in names]
-        makers = (*RUN_TABLES.get(kind, ()), *studies)
+        studies = STUDY_TABLES if published.measured else {}
+        names = [f"_{name}" for names in studies.values() for name in names]
+        makers = (*RUN_TABLES.get(kind, ()), *names)
         known |= {f"{kind}_{corpus}{maker}": (maker, f"{task}/{corpus}/") for maker in makers}
     for trials, found in published.trials.items():
         for task, kind, corpus in _labels(found):
@@ -236,10 +242,11 @@ def _table_problems(
 
 
 def _figures(published: Published) -> Items:
+    studies = STUDY_FIGURES if published.measured else {}
     known = {
         f"{kind}_{corpus}_{name}"
         for _, kind, corpus in _labels(published.places)
-        for names in (RUN_FIGURES.get(kind, ()), *STUDY_FIGURES.values())
+        for names in (RUN_FIGURES.get(kind, ()), *studies.values())
         for name in names
     }
     for name in sorted(known | _stems(published.folder / "figures")):
@@ -258,24 +265,26 @@ def _stems(folder: Path) -> set[str]:
 
 def _notebooks(published: Published) -> Items:
     there = {path.name: path for path in published.folder.glob("notebooks/*.ipynb")}
-    for name in sorted(there.keys() | expected_notebooks(published.places)):
+    for name in sorted(there.keys() | expected_notebooks(published.places, published.measured)):
         path = there.get(name)
         problems = _problems(lambda path=path: notebook_problems(path)) if path else ["is missing"]
         yield f"notebooks/{name}", problems
 
 
-def expected_notebooks(places: Iterable[str]) -> set[str]:
+def expected_notebooks(places: Iterable[str], measured: bool = True) -> set[str]:
     """Names of the notebooks that the grid executes where there are runs at these places.
 
     Args:
         places: "<task>/<corpus>/<preset>/<settings>/seed-<n>" each.
+        measured: whether those that measure, and the report, are among them.
     """
-    names = {"09_report.ipynb"}
+    names = {"09_report.ipynb"} if measured else set()
     places = [place for place in places if place.split("/")[0] in NOTEBOOKS]
     for task, kind, corpus in _labels(places):
         number = int(NOTEBOOKS[task].partition("_")[0])
         names.add(f"{number + 1:02d}_{kind}_results_{corpus}.ipynb")
-        names |= {f"{study}_{kind}_{corpus}.ipynb" for study in STUDY_TABLES}
+        if measured:
+            names |= {f"{study}_{kind}_{corpus}.ipynb" for study in STUDY_TABLES}
         of_them = [
             place.split("/")[2:] for place in places if place.startswith(f"{task}/{corpus}/")
         ]
@@ -307,4 +316,5 @@ def _report(published: Published) -> Items:
         found = [f"its provenance {problem}" for problem in found]
         return found + report_differences(published.folder, published.runs)
 
-    yield "claims.json", _problems(problems)
+    if published.measured or (published.folder / "claims.json").exists():
+        yield "claims.json", _problems(problems)

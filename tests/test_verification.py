@@ -233,12 +233,13 @@ def _without(content, run):
     return json.dumps(claims).encode()
 
 
-@pytest.mark.parametrize("preset", ["quick", "small"])
+@pytest.mark.parametrize("preset", ["quick", "small", "paper-brief"])
 def test_the_notebooks_of_published_runs_are_those_of_the_grid(preset):
     runs, notebooks = ROOT / "results" / preset / "runs", ROOT / "results" / preset / "notebooks"
     places = [path.parent.relative_to(runs).as_posix() for path in runs.rglob("summary.json")]
     there = {path.name for path in notebooks.iterdir()}
-    assert expected_notebooks(places) == there - {"00_gumbel_gates.ipynb"}  # it is about no run
+    expected = expected_notebooks(places, measured=preset != "paper-brief")
+    assert expected == there - {"00_gumbel_gates.ipynb"}  # it is about no run
     assert expected_notebooks(["odd/corpus/quick/sigmoid/seed-1"]) == {"09_report.ipynb"}
 
 
@@ -250,6 +251,19 @@ def test_other_settings_than_the_grids_have_no_notebook_of_their_own():
         assert expected_notebooks([place.format(other)]) == of_grid - {
             "01_language_model_ptb_sigmoid_seed-1.ipynb"
         }
+
+
+def test_runs_on_which_nothing_was_measured_need_no_report(tmp_path):
+    folder = tmp_path / "paper-brief"
+    shutil.copytree(ROOT / "results/paper-brief", folder)
+    assert failures(folder) == {}
+    run = next(folder.glob("runs/*/*/*/*/*"))
+    other = next((ROOT / "results/small/runs/language-model").glob("*/*/*/*/measurements"))
+    shutil.copytree(other, run / "measurements")
+    write_manifest(folder)
+    found = failures(folder)
+    assert found.keys() == {MEASUREMENTS, TABLES, FIGURES, NOTEBOOKS, REPORT}
+    assert ("notebooks/09_report.ipynb", "is missing") in found[NOTEBOOKS]
 
 
 def test_notebooks_that_are_missing_or_empty_even_if_sealed(copy, change):
