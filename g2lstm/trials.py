@@ -99,11 +99,6 @@ def _as_of_today(config: dict[str, Any]) -> Configuration:
     return configure(**arguments_of(config) | {"overrides": overrides})
 
 
-def _of_today(trial: Run) -> Run:
-    overrides = _as_of_today(trial.config).overrides
-    return replace(trial, config=trial.config | {"overrides": overrides})
-
-
 def _place(configuration: Configuration) -> Path:
     return Path(*run_directory(configuration).absolute().parts[-5:])
 
@@ -154,19 +149,32 @@ def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
     """The published trials of a kind, task and corpus (its label), in order.
 
     Those of tuning by gate and settings; explorations in the same settings stand together, the
-    preset's own first, each with the overrides that make it today.
+    preset's own first.
 
     Raises:
         RunError: a record is missing or damaged.
         ParameterError: see `trial_place`.
     """
     found = (results / kind / task / corpus).glob(f"*/*/*/{CONFIG}")
-    trials = [read_run(path.parent, tested=False) for path in sorted(found)]
+    trials = [read_trial(path.parent, kind) for path in sorted(found)]
     trials.sort(key=lambda trial: GATES.index(trial.config["gate"]))
     if kind == EXPLORATION:
-        trials = [_of_today(trial) for trial in trials]
         trials.sort(key=lambda trial: (len(trial.config["overrides"]), _departures(trial)))
     return trials
+
+
+def read_trial(directory: Path, kind: str) -> Run:
+    """The records of a trial; of an exploration with the overrides that make it today.
+
+    Raises:
+        RunError: a record is missing or damaged.
+        ParameterError: settings that are unknown today.
+    """
+    trial = read_run(directory, tested=False)
+    if kind == EXPLORATION:
+        overrides = _as_of_today(trial.config).overrides
+        trial = replace(trial, config=trial.config | {"overrides": overrides})
+    return trial
 
 
 def save_trials(example: Configuration, kind: str) -> pd.DataFrame:
@@ -228,7 +236,6 @@ def exploration_table(trials: Sequence[Run]) -> pd.DataFrame:
     overrides; by how much the paper's four compressions raise it, as the mean of their losses on
     the first part of the validation text; shares of gate values near 0 or 1 there.
     """
-    trials = [_of_today(trial) for trial in trials]
     of_lstm = {
         (_departures(trial), trial.config["seed"]): _best(trial)["valid_loss"]
         for trial in trials

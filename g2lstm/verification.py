@@ -35,6 +35,7 @@ from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
 from g2lstm.trials import TABLES as TRIAL_TABLES
+from g2lstm.trials import read_trial
 
 Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wrong with it
 RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model
@@ -141,7 +142,10 @@ def _read(folder: Path) -> "Published":
             if directory.is_dir():
                 place = directory.relative_to(folder / kind).as_posix()
                 try:
-                    found[place] = read_run(directory.resolve(), tested=kind == "runs")
+                    directory = directory.resolve()
+                    found[place] = (
+                        read_run(directory) if kind == "runs" else read_trial(directory, kind)
+                    )
                 except DAMAGED as error:
                     published.damaged[f"{kind}/{place}"] = str(error)
     return published
