@@ -70,10 +70,11 @@ LOGS = Path("logs") / PRESET
 if option("task") not in (None, *TASKS):
     raise WorkflowError(f"unknown task {option('task')!r}: give one of {', '.join(TASKS)}")
 TASKS = [task for task in TASKS if PRESET in PRESETS[task]]
-if option("task", TASKS[0] if TASKS else None) not in TASKS:
+if not TASKS or option("task") not in (None, *TASKS):
     configure(preset=PRESET, task=option("task", "language-model"))  # names those there are
 if CORPUS is not None and not any(map(has_corpus, TASKS)):
-    known = ", ".join(dict.fromkeys((*NAMES, *PARALLEL_NAMES)))
+    names = {"language-model": NAMES, "translation": PARALLEL_NAMES}
+    known = ", ".join(dict.fromkeys(name for task in TASKS for name in names[task]))
     raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
 if option("ablations", "yes") not in ("yes", "no"):
     raise WorkflowError(f"ablations must be yes or no, got {option('ablations')!r}")

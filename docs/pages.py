@@ -34,8 +34,8 @@ def generated_pages(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def finished_presets(root: Path) -> list[Path]:
-    """The folders of results that hold a report; others are still being made."""
-    return sorted(path.parent for path in root.glob("results/*/claims.json"))
+    """The folders of results that are sealed; others are still being made."""
+    return sorted(path.parent for path in root.glob("results/*/manifest.json"))
 
 
 # Results beside the paper
@@ -103,6 +103,7 @@ def claims_page(presets: Iterable[Path], claims: dict[int, str]) -> str:
     records = {
         preset.name: json.loads((preset / "claims.json").read_text(encoding="utf-8"))
         for preset in presets
+        if (preset / "claims.json").exists()
     }
     parts = [
         "# The five claims",
@@ -164,7 +165,7 @@ def preset_page(preset: Path) -> str:
     return page(
         [
             f"# Preset {preset.name}",
-            "Report, tables and figures over all runs, and the notebooks that made them. The "
+            "Tables and figures over all runs, and the notebooks that made them. The "
             "notebooks and records of the single runs are in the repository, in "
             f"`results/{preset.name}/notebooks` and `results/{preset.name}/runs`.",
             "```{toctree}\n:maxdepth: 1\n\n" + "\n".join(entries) + "\n```",

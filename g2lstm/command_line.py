@@ -151,7 +151,9 @@ def _add_train(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "g2lstm train --task translation --preset small --set epochs=2 --set dropout=0.1",
         "torchrun --standalone --nproc-per-node 2 -m g2lstm train --set processes=2",
     )
-    _add_experiment(argument, preset="quick", preset_help="quick (default), small or paper")
+    _add_experiment(
+        argument, preset="quick", preset_help="quick (default), small, paper-brief or paper"
+    )
     argument("--gate", default="gumbel", help="sigmoid, sharpened or gumbel (default)")
     argument("--seed", type=int, default=1, help="(default: 1)")
     argument("--temperature", type=float, help="tau (default: the gate's)")

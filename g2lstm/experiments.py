@@ -68,7 +68,8 @@ def configure(
     """Configuration of one run.
 
     Args:
-        preset: "quick" (embedded corpus, a minute), "small" (real text, a CPU) or "paper" (GPU).
+        preset: "quick" (embedded corpus, a minute), "small" (real text, a CPU), "paper-brief"
+            (language model, minutes on a GPU) or "paper" (GPU).
         corpus: name or folder, see `corpora.load_corpus` and `parallel_corpora.load_parallel`;
             default: the preset's.
         gate: "sigmoid", "sharpened" or "gumbel".

@@ -123,6 +123,7 @@ class _FusedRecurrence(torch.autograd.Function):
         if noise is not None:
             z[:, :, : 2 * hidden].add_(noise)
 
+        batch_sizes = None if batch_sizes is None else tuple(batch_sizes)
         output, cells, z, h_n, c_n = forward_steps(
             z, h0.to(dtype), c0.to(dtype), weight_hh.to(product_dtype), temperature, batch_sizes
         )

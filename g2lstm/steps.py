@@ -1,8 +1,8 @@
 """The steps of the fast recurrence, forward and backward: what must be done one after the other.
 
-Two ways to the same values. *In place* serves every device: operations of torch on views of one
-tensor for all steps. On a GPU, which waits for the launch of each small operation, one kernel of
-torch's does all of a step but its product; it has no packed sequences.
+Two ways to the same values, but for rounding. *In place* serves every device: operations of torch
+on views of one tensor for all steps. On a GPU, which waits for the launch of each small operation,
+one kernel of torch's does all of a step but its product; it has no packed sequences.
 
 Shapes and names as in `recurrence`; z [T, B, 4H] are the pre-activations without the recurrent
 part, noise included, and then, in their place or anew, the values of i, f, g and o.
@@ -17,8 +17,8 @@ HALF = (torch.bfloat16, torch.float16)
 # Elements of a float32 weight from which oneDNN's packed product repays its packing.
 PACK_FROM = 2**22
 # Private to torch, and on CUDA alone; those of `torch.nn.LSTMCell`.
-_cell = torch.ops.aten._thnn_fused_lstm_cell
-_cell_backward = torch.ops.aten._thnn_fused_lstm_cell_backward_impl
+_cell = getattr(torch.ops.aten, "_thnn_fused_lstm_cell", None)
+_cell_backward = getattr(torch.ops.aten, "_thnn_fused_lstm_cell_backward_impl", None)
 
 
 def forward_steps(
@@ -41,8 +41,8 @@ def forward_steps(
         output [T, B, H], cells [T, B, H], gate values [T, B, 4H], h_n and c_n [B, H].
     """
     one_kernel = batch_sizes is None and _kernel_serves(z)
-    steps = _forward_by_kernel if one_kernel else _forward_in_place
-    return steps(z, h, c, weight_hh, temperature, batch_sizes)
+    run = _forward_by_kernel if one_kernel else _forward_in_place
+    return run(z, h, c, weight_hh, temperature, batch_sizes)
 
 
 def backward_steps(
@@ -70,8 +70,8 @@ def backward_steps(
         The gradients of the pre-activations [T, B, 4H], of h0 and of c0.
     """
     one_kernel = batch_sizes is None and _kernel_serves(z)
-    steps = _backward_by_kernel if one_kernel else _backward_in_place
-    return steps(grad_output, dh, dc, c0, weight_hh, z, cells, temperature, batch_sizes)
+    run = _backward_by_kernel if one_kernel else _backward_in_place
+    return run(grad_output, dh, dc, c0, weight_hh, z, cells, temperature, batch_sizes)
 
 
 def _forward_in_place(z, h, c, weight_hh, temperature, batch_sizes):
@@ -147,17 +147,18 @@ def _backward_in_place(grad_output, dh, dc, c0, weight_hh, z, cells, temperature
 
 def _kernel_serves(z: Tensor) -> bool:
     """Whether torch has its kernel for the steps of ``z``."""
-    return z.is_cuda and z.numel() > 0
+    there = _cell is not None and _cell_backward is not None
+    return there and z.is_cuda and z.numel() > 0
 
 
 def _forward_by_kernel(z, h, c, weight_hh, temperature, _):
     _divide_binary(z, temperature, dim=2)
     recurrent_product = _thin_product(_divide_binary(weight_hh.clone(), temperature), len(h))
-    steps = []
+    results = []
     for z_t in z:
         h, c, gates_t = _cell(z_t, recurrent_product(h).to(z.dtype), c)
-        steps.append((h, c, gates_t))
-    output, cells, z = (torch.stack(values) for values in zip(*steps, strict=True))
+        results.append((h, c, gates_t))
+    output, cells, z = (torch.stack(values) for values in zip(*results, strict=True))
     return output, cells, z, h, c
 
 

@@ -39,6 +39,7 @@ from g2lstm.trials import read_trial
 
 Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wrong with it
 RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model
+REPORT = ("claims.json", "report.md")
 # A measurement that does not fit its run is made anew where there are weights.
 UNFIT = (*DAMAGED, CheckpointError, CorpusError)
 
@@ -320,5 +321,5 @@ def _report(published: Published) -> Items:
         found = [f"its provenance {problem}" for problem in found]
         return found + report_differences(published.folder, published.runs)
 
-    if published.measured or (published.folder / "claims.json").exists():
+    if published.measured or any((published.folder / name).exists() for name in REPORT):
         yield "claims.json", _problems(problems)

@@ -74,3 +74,14 @@ def test_wrong_arguments_are_errors(benchmark, capsys, arguments, message):
     with pytest.raises(SystemExit):
         benchmark.parse(arguments)
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_way_in_place_is_that_of_a_cpu(benchmark):
+    """On a GPU it is measured beside the kernel; here it must do the same as ever."""
+    torch.manual_seed(0)
+    layer, x = G2LSTM(3, 4, noise_probability=0.0), torch.randn(5, 2, 3, requires_grad=True)
+    gradients = []
+    for run in (benchmark.training, benchmark.training_in_place):
+        run(layer, x)
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)

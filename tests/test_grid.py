@@ -329,6 +329,8 @@ def test_a_corpus_chooses_its_tasks(done, tmp_path):
     [
         ("TASK=translate", "unknown task 'translate': give one of language-model, translation"),
         ("TASK=translation CORPUS=ptb", "corpus 'ptb' is not one for the task 'translation'"),
+        ("TASK=translation PRESET=paper-brief", "preset must be one of quick, small, paper, got"),
+        ("PRESET=paper-brief CORPUS=wmt14", "corpus 'wmt14': give a folder or one of grammar, ptb"),
     ],
 )
 def test_a_wrong_task_or_language_is_refused(done, setting, message):

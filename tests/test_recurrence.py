@@ -31,13 +31,18 @@ def cell_backward(grad_h, grad_c, c_before, c, gates, has_bias):
 
 @pytest.fixture(params=["in place", "by kernel"])
 def way(request, monkeypatch):
-    """Both ways through the steps, that of a GPU with the kernel above in the place of torch's."""
-    if request.param == "by kernel" and DEVICES == ["cpu"]:
-        monkeypatch.setattr(steps, "_kernel_serves", lambda z: True)
-        monkeypatch.setattr(steps, "_cell", cell)
-        monkeypatch.setattr(steps, "_cell_backward", cell_backward)
-    elif request.param == "in place":
+    """Both ways through the steps; on a CPU the functions above stand for torch's kernel."""
+    if request.param == "in place":
         monkeypatch.setattr(steps, "_kernel_serves", lambda z: False)
+        return
+    stand_ins = {"_cell": cell, "_cell_backward": cell_backward}
+    for (name, stand_in), kernel in zip(stand_ins.items(), KERNEL, strict=True):
+
+        def either(a, *others, stand_in=stand_in, kernel=kernel):
+            return (kernel if a.is_cuda else stand_in)(a, *others)
+
+        monkeypatch.setattr(steps, name, either)
+    monkeypatch.setattr(steps, "_kernel_serves", lambda z: True)
 
 
 def make(
@@ -127,18 +132,29 @@ def test_equals_the_papers_equations(recurrence):
 def test_the_kernel_is_that_of_an_lstm_cell(device):
     """torch's kernel on a GPU, and what stands for it on a CPU."""
     forward, backward = (cell, cell_backward) if device == "cpu" else KERNEL
-    input_gates, hidden_gates = make(2, 3, 20, 5, device=device)[0]
-    c, grad_h, grad_c = make(3, 3, 5, 1, device=device)[0]
-    nothing, weight = torch.zeros_like(c), torch.eye(20, dtype=c.dtype, device=device)
+    input_gates, hidden_gates = make(2, 3, 20, 5)[0]
+    c, grad_h, grad_c = make(3, 3, 5, 1)[0]
+    weight, nothing = torch.eye(20, dtype=c.dtype), torch.zeros(20, 5, dtype=c.dtype)
     pre_activations = input_gates + hidden_gates
-    expected = torch.lstm_cell(
-        pre_activations, (nothing, c), weight, torch.zeros_like(weight[:, :5])
-    )
+    expected = torch.lstm_cell(pre_activations, (torch.zeros_like(c), c), weight, nothing)
     expected_gradients = torch.autograd.grad(expected, (pre_activations, c), (grad_h, grad_c))
     with torch.no_grad():
-        *found, gates = forward(input_gates, hidden_gates, c)
-        gradients = backward(grad_h, grad_c, c, found[1], gates, False)[:2]
+        there = [tensor.to(device) for tensor in (input_gates, hidden_gates, c, grad_h, grad_c)]
+        *found, gates = forward(*there[:3])
+        gradients = backward(*there[3:], there[2], found[1], gates, False)[:2]
+    found, gradients = [[tensor.cpu() for tensor in part] for part in (found, gradients)]
     assert_same((found, gradients), (expected, expected_gradients))
+    torch.testing.assert_close(gates.cpu(), cell(input_gates, hidden_gates, c)[2])
+
+
+def test_a_torch_without_the_kernel_goes_in_place(monkeypatch):
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    z = torch.zeros(1).as_subclass(OnGPU)
+    assert steps._kernel_serves(z)
+    monkeypatch.setattr(steps, "_cell", None)
+    assert not steps._kernel_serves(z)
 
 
 @pytest.mark.usefixtures("way")
@@ -202,8 +218,9 @@ def test_ended_sequences_keep_their_state_and_give_zeros(recurrence):
 
 
 @pytest.mark.usefixtures("way")
-def test_gradients_of_a_part_of_the_results():
-    tensors = make(4, 3, 2, 2)
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_a_part_of_the_results(device):
+    tensors = make(4, 3, 2, 2, device=device)
     leaves = tensors[:7]
     for part in range(3):
         fused, reference = (
@@ -215,9 +232,10 @@ def test_gradients_of_a_part_of_the_results():
 
 
 @pytest.mark.usefixtures("way")
-def test_gradients_of_some_of_the_arguments():
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_some_of_the_arguments(device):
     """Arguments without gradient, as the input of a first layer, get none and change no other."""
-    tensors = make(4, 3, 2, 2)
+    tensors = make(4, 3, 2, 2, device=device)
     *_, gradients = results_and_gradients(fused_recurrence, tensors)
     for free in range(7):
         some = [t if k == free or t is None else t.detach() for k, t in enumerate(tensors)]
@@ -241,8 +259,9 @@ def test_fused_gates_carry_no_gradient():
 
 
 @pytest.mark.usefixtures("way")
-def test_a_result_changed_in_place_is_noticed():
-    output, *_ = fused_recurrence(*make(3, 2, 2, 2))
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_result_changed_in_place_is_noticed(device):
+    output, *_ = fused_recurrence(*make(3, 2, 2, 2, device=device))
     with torch.no_grad():
         output.mul_(2)
     with pytest.raises(RuntimeError, match="inplace"):
@@ -251,8 +270,9 @@ def test_a_result_changed_in_place_is_noticed():
 
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("batch_sizes", [None, [3, 2, 2, 1]])
-def test_fused_changes_none_of_its_arguments(batch_sizes):
-    tensors = make(4, 3, 2, 2)
+@pytest.mark.parametrize("device", DEVICES)
+def test_fused_changes_none_of_its_arguments(batch_sizes, device):
+    tensors = make(4, 3, 2, 2, device=device)
     before = [t.detach().clone() for t in tensors]
     results_and_gradients(fused_recurrence, tensors, 0.5, batch_sizes)
     for now, then in zip(tensors, before, strict=True):
@@ -260,8 +280,9 @@ def test_fused_changes_none_of_its_arguments(batch_sizes):
 
 
 @pytest.mark.usefixtures("way")
-def test_arguments_need_not_be_contiguous():
-    tensors = make(4, 3, 2, 2)
+@pytest.mark.parametrize("device", DEVICES)
+def test_arguments_need_not_be_contiguous(device):
+    tensors = make(4, 3, 2, 2, device=device)
     strange = []
     for t in tensors:
         wide = torch.stack([t.detach(), torch.zeros_like(t)], dim=-1)
@@ -304,10 +325,11 @@ def test_autocast_is_near_float32(recurrence, bias, device):
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights(recurrence, dtype):
-    tensors = make(6, 4, 8, 16, dtype=dtype)
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_precision_weights(recurrence, dtype, device):
+    tensors = make(6, 4, 8, 16, dtype=dtype, device=device)
     noise = logistic_noise((6, 4, 32), 0.5, generator=torch.Generator().manual_seed(0))
-    tensors = (*tensors[:7], noise)
+    tensors = (*tensors[:7], noise.to(device))
     double = [t.detach().double().requires_grad_(t.requires_grad) for t in tensors]
     exact, exact_gradients = results_and_gradients(reference_recurrence, double)
     values, gradients = results_and_gradients(recurrence, tensors)

@@ -257,6 +257,12 @@ def test_runs_on_which_nothing_was_measured_need_no_report(tmp_path):
     folder = tmp_path / "paper-brief"
     shutil.copytree(ROOT / "results/paper-brief", folder)
     assert failures(folder) == {}
+    (folder / "report.md").write_text("# Left over\n", encoding="utf-8")
+    write_manifest(folder)
+    assert failures(folder).keys() == {REPORT}
+    (folder / "report.md").unlink()
+    for preset in ("quick", "small"):  # of these everything is asked for
+        assert any(ROOT.glob(f"results/{preset}/runs/*/*/*/*/*/measurements/*"))
     run = next(folder.glob("runs/*/*/*/*/*"))
     other = next((ROOT / "results/small/runs/language-model").glob("*/*/*/*/measurements"))
     shutil.copytree(other, run / "measurements")
