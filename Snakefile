@@ -41,6 +41,7 @@ OTHER_MODULES = {
     "exit_codes", "model_folders", "saved_models", "verification", "record_checks", "rebuilding",
 }  # fmt: skip
 MODULES = sorted(str(p) for p in Path("g2lstm").glob("*.py") if p.stem not in OTHER_MODULES)
+CORPORA = {"language-model": NAMES, "translation": PARALLEL_NAMES}
 
 
 def option(name, default=None):
@@ -51,7 +52,7 @@ def option(name, default=None):
 
 def has_corpus(task):
     """Whether the corpus asked for is one for this task."""
-    if CORPUS is None or CORPUS in {"language-model": NAMES, "translation": PARALLEL_NAMES}[task]:
+    if CORPUS is None or CORPUS in CORPORA[task]:
         return True
     if task == "language-model":
         return Path(CORPUS).expanduser().joinpath("train.txt").is_file()
@@ -73,8 +74,7 @@ TASKS = [task for task in TASKS if PRESET in PRESETS[task]]
 if not TASKS or option("task") not in (None, *TASKS):
     configure(preset=PRESET, task=option("task", "language-model"))  # names those there are
 if CORPUS is not None and not any(map(has_corpus, TASKS)):
-    names = {"language-model": NAMES, "translation": PARALLEL_NAMES}
-    known = ", ".join(dict.fromkeys(name for task in TASKS for name in names[task]))
+    known = ", ".join(dict.fromkeys(name for task in TASKS for name in CORPORA[task]))
     raise WorkflowError(f"unknown corpus {CORPUS!r}: give a folder or one of {known}")
 if option("ablations", "yes") not in ("yes", "no"):
     raise WorkflowError(f"ablations must be yes or no, got {option('ablations')!r}")

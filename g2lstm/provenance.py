@@ -54,8 +54,8 @@ def in_words(record: dict[str, Any]) -> str:
     processors += f"{machine['processor']}, {machine['cores']} cores"
     return (
         f"Commit {record['commit']}{state}, torch {record['versions']['torch']}, Python "
-        f"{record['versions']['python']}, {processors} (load "
-        f"at the start {record['load']}), {record['time']}: `{record['command']}`"
+        f"{record['versions']['python']}, {processors} "
+        f"(load at the start {record['load']}), {record['time']}: `{record['command']}`"
     )
 
 

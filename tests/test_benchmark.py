@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -67,13 +66,30 @@ def test_the_authors_loop_is_g2lstm_in_slow(benchmark):
         (["--repeats", "0"], "at least 1"),
         (["--size", "1,2,3"], "four numbers"),
         (["--threads", "2", "--cpu-time"], "--threads 1"),
-        (["--device", "cuda", "--cpu-time"], "finds no GPU|leave it out"),
     ],
 )
 def test_wrong_arguments_are_errors(benchmark, capsys, arguments, message):
     with pytest.raises(SystemExit):
         benchmark.parse(arguments)
-    assert re.search(message, capsys.readouterr().err)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gpu", "arguments", "message"),
+    [(False, [], "torch finds no GPU here"), (True, ["--cpu-time"], "leave it out with --device")],
+)
+def test_what_a_gpu_cannot_do_is_an_error(benchmark, monkeypatch, capsys, gpu, arguments, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    with pytest.raises(SystemExit):
+        benchmark.parse(["--device", "cuda", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_results_of_a_gpu_have_names_of_their_own(benchmark, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert benchmark.parse(["--device", "cuda"]).output.name == "layer_cuda"
+    own = ["--output", str(tmp_path / "own")]
+    assert benchmark.parse(["--device", "cuda", *own]).output == tmp_path / "own"
 
 
 def test_the_way_in_place_is_that_of_a_cpu(benchmark):
