@@ -99,16 +99,17 @@ LANGUAGE_MODEL = {
         } | HALF_DROPOUT,
         training=LanguageModelOptions(
             epochs=10, batch_size=32, bptt=35, optimizer="adamw", learning_rate=6e-3,
-            learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.02,
+            learning_rate_schedule="cosine", warmup=0.03, weight_decay=0.2,
             clip=1.0, alpha=1.0, beta=0.5, precision="bfloat16",
         ),
         evaluation={"cache_pointer": True},
         ablations=({"noise_probability": 1.0},),
-        for_gate={"sharpened": {"learning_rate": 3e-3}},
         candidates=(
-            {"learning_rate": 6e-3} | QUARTER_DROPOUT,
-            {"learning_rate": 6e-3} | HALF_DROPOUT,
-            {"learning_rate": 3e-3} | HALF_DROPOUT,
+            {"learning_rate": 6e-3, "weight_decay": 0.02} | QUARTER_DROPOUT,
+            {"learning_rate": 6e-3, "weight_decay": 0.02} | HALF_DROPOUT,
+            {"learning_rate": 3e-3, "weight_decay": 0.02} | HALF_DROPOUT,
+            {"learning_rate": 6e-3, "weight_decay": 0.2} | HALF_DROPOUT,
+            {"learning_rate": 3e-3, "weight_decay": 0.2} | HALF_DROPOUT,
         ),
     ),
     # The paper's own model, trained for minutes on a GPU: by AdamW, which gets far in few epochs.
