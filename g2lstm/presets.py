@@ -15,7 +15,7 @@ HALF_DROPOUT, QUARTER_DROPOUT = (
     for times in (0.5, 0.25)
 )  # fmt: skip
 
-# The first 5,000 tokens of Penn Treebank put the models in another order than the whole text does.
+# The first 5,000 tokens of Penn Treebank can put the models in another order than the whole text.
 ANALYSIS = {
     "limit": 20_000, "sentences": 500, "directions": 3, "points": 7, "surface_limit": 2_000,
 }  # fmt: skip
@@ -91,7 +91,7 @@ LANGUAGE_MODEL = {
             "limit": 20_000, "sentences": 200, "directions": 5, "points": 9, "surface_limit": 5_000,
         },
     ),
-    # Penn Treebank on one core in a quarter of an hour, or twice that on a slower one.
+    # Penn Treebank on one core in a quarter of an hour; without bfloat16 in up to an hour.
     "small": Preset(
         corpus="ptb",
         model={
