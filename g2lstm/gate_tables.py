@@ -73,7 +73,7 @@ def histograms(
 
 
 def paper_histograms() -> dict[str, dict[str, np.ndarray]]:
-    """The paper's histograms, scaled to sum to 1 (they were read off by eye)."""
+    """The paper's histograms, scaled to sum to 1 (its heights have four digits)."""
     return {
         f"{GATE_LABELS[gate]} (paper)": {
             kind: np.asarray(shares) / sum(shares) for kind, shares in kinds.items()
