@@ -1,6 +1,6 @@
 """Where the gates of a trained model stand: by layer, by mode, on a text and on one sentence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +15,9 @@ from g2lstm.measurements import Measurement, Trained
 from g2lstm.translation_task import GATE_PAIRS
 
 LEAST_WORDS = 10  # of the one sentence
+ALL_LAYERS = "all layers"
+# The paper's histograms are of its translation model; of language models it shows none.
+PAPER_PLACES = {"language-model": ALL_LAYERS, "translation": "decoder layer 1"}
 
 
 def measure_gate_profile(trained: Trained) -> dict[str, Any]:
@@ -33,6 +36,55 @@ def measure_gate_profile(trained: Trained) -> dict[str, Any]:
         "training": _profile(trained, True, text),
         "sentence": _profile(trained, False, sentence),
     }
+
+
+def place_name(row: Mapping[str, Any]) -> str:
+    """The layer and side of the gates of a row in words.
+
+    Args:
+        row: with ``module``, ``layer`` and ``reverse``, as `measure_gate_profile` has them.
+
+    Returns:
+        "all layers"; of a language model "layer 1" and so on; of a translation such as
+        "encoder layer 1", "encoder layer 1, backwards", "encoder layer 2", "decoder layer 1".
+    """
+    if row["layer"] is None:
+        return ALL_LAYERS
+    if row["module"].startswith("layers."):
+        return f"layer {int(row['module'].removeprefix('layers.')) + 1}"
+    side = row["module"].removeprefix("upper_")
+    number = row["layer"] + (1 if side == row["module"] else 2)
+    name = f"{side} layer {number}".strip()
+    return f"{name}, backwards" if row["reverse"] else name
+
+
+def at_place(rows: Sequence[Mapping[str, Any]], place: str) -> Mapping[str, Any]:
+    """The row of one place.
+
+    Args:
+        rows: of one mode, as `measure_gate_profile` returns them.
+        place: as `place_name` names it.
+
+    Raises:
+        ValueError: there is no such place; names those there are.
+    """
+    found = {place_name(row): row for row in rows}
+    if place not in found:
+        raise ValueError(f"there are no gates at place {place!r}, only at: {'; '.join(found)}")
+    return found[place]
+
+
+def paper_place(task: str, rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row of the paper's place: the decoder's first layer, of a language model all layers.
+
+    Args:
+        task: "language-model" or "translation".
+        rows: of one mode, as `measure_gate_profile` returns them.
+
+    Raises:
+        ValueError: the place is not among the rows.
+    """
+    return at_place(rows, PAPER_PLACES[task])
 
 
 def _profile(trained: Trained, training: bool, call: Callable[[], None]) -> list[dict[str, Any]]:

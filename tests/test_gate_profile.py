@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from g2lstm.corpora import END
-from g2lstm.gate_profile import measure_gate_profile
+from g2lstm.gate_profile import at_place, measure_gate_profile, paper_place, place_name
 from g2lstm.inspection import record_gates
+from g2lstm.subwords import BEGIN
 from tiny_runs import text_corpus, trained, untrained
 
 KINDS = ("input", "forget")
@@ -161,3 +162,30 @@ def test_where_all_translations_are_short_the_longest_is_taken(tmp_path):
     with record_gates(model) as records, torch.no_grad():
         model(source, torch.tensor([len(source)]), inputs)
     assert_is_profile(found[0], gates(records))
+
+
+def test_the_papers_place_is_the_first_layer_of_the_decoder_or_all_of_a_language_model(reader):
+    translator = untrained("translation", overrides={"encoder_layers": 2})
+    rows = measure_gate_profile(translator)["evaluation"]
+    assert [place_name(row) for row in rows] == [
+        "all layers", "encoder layer 1", "encoder layer 1, backwards", "encoder layer 2",
+        "decoder layer 1", "decoder layer 2", "decoder layer 3",
+    ]  # fmt: skip
+    pairs, model = translator.task.pairs["test"], translator.model
+    values = {kind: [] for kind in KINDS}
+    for source, target in zip(pairs.sources, pairs.targets, strict=True):
+        memory = model.encode(torch.tensor(source)[:, None], torch.tensor([len(source)]))
+        inputs = torch.tensor([BEGIN, *target])[:, None]
+        with record_gates(model) as records, torch.no_grad():
+            model.decode(inputs, model.start(memory), memory)
+        for kind in KINDS:
+            values[kind].append(getattr(records[0], f"{kind}_gate").flatten())
+    values = {kind: torch.cat(parts) for kind, parts in values.items()}
+    assert_is_profile(paper_place("translation", rows), values)
+
+    rows = measure_gate_profile(reader)["evaluation"]
+    assert [place_name(row) for row in rows] == ["all layers", "layer 1", "layer 2"]
+    assert paper_place("language-model", rows) is rows[0]
+    assert at_place(rows, "layer 2") is rows[2]
+    with pytest.raises(ValueError, match="'decoder layer 1', only at: all layers; layer 1; layer"):
+        paper_place("translation", rows)
