@@ -16,8 +16,8 @@ from g2lstm.gates import (
     check_temperature,
     logistic_noise,
 )
+from g2lstm.products import emulates_bfloat16
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
-from g2lstm.steps import emulates_bfloat16
 
 BACKENDS = ("auto", "reference", "fused", "native")
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from g2lstm.products import library
+
 PACKAGE = Path(__file__).resolve().parent
 LIBRARIES = (
     "torch", "numpy", "pandas", "safetensors", "datasets", "tokenizers", "sacrebleu", "sacremoses",
@@ -26,11 +28,11 @@ def provenance(command: str, **details: Any) -> dict[str, Any]:
     or a notebook differed from the commit.
     """
     versions = {"python": platform.python_version()}
-    for library in LIBRARIES:
+    for name in LIBRARIES:
         try:
-            versions[library] = importlib.metadata.version(library)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            versions[library] = None
+            versions[name] = None
     # A copy of the package inside somebody else's repository has no commit of its own.
     ours = _git("ls-files", "--error-unmatch", "g2lstm/provenance.py") is not None
     commit = _git("rev-parse", "HEAD") if ours else None
@@ -52,6 +54,8 @@ def in_words(record: dict[str, Any]) -> str:
     machine, state = record["hardware"], " with changes" if record["modified"] else ""
     processors = f"{machine['gpu']}, " if machine["gpu"] else ""
     processors += f"{machine['processor']}, {machine['cores']} cores"
+    if machine.get("products") == "onednn":
+        processors += ", products by oneDNN"
     return (
         f"Commit {record['commit']}{state}, torch {record['versions']['torch']}, Python "
         f"{record['versions']['python']}, {processors} "
@@ -60,12 +64,16 @@ def in_words(record: dict[str, Any]) -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, its instructions and threads that torch uses, cores, and GPU (None: no GPU)."""
+    """Processor, cores, GPU (None: no GPU), and what torch uses of them.
+
+    ``products`` is the library of the large float32 products on the CPU, see `products.library`.
+    """
     return {
         "processor": _processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "products": library(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

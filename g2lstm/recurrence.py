@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from g2lstm.steps import HALF, backward_steps, forward_steps
+from g2lstm.products import HALF, product, weight_gradients
+from g2lstm.steps import backward_steps, forward_steps, gate_scales
 
 Recurrence = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -111,21 +112,25 @@ class _FusedRecurrence(torch.autograd.Function):
         hidden = weight_hh.shape[1]
         dtype = torch.float32 if product_dtype in HALF else x.dtype  # of states and gates
 
+        batch_sizes = None if batch_sizes is None else tuple(batch_sizes)
+        scales = gate_scales(x, temperature, batch_sizes)
+        weights = [_scaled(weight, scales).to(product_dtype) for weight in (weight_ih, weight_hh)]
+        bias = None if bias is None else _scaled(bias, scales)
+
         # Everything that does not depend on h, for all steps at once.
-        flat, projection = x.reshape(-1, input_size).to(product_dtype), weight_ih.to(product_dtype)
-        if bias is None or product_dtype != dtype:
-            z = (flat @ projection.T).to(dtype)
+        flat, ragged = x.reshape(-1, input_size).to(product_dtype), batch_sizes is not None
+        if product_dtype == dtype:
+            z = product(flat, weights[0], bias, ragged=ragged)
+        else:
+            z = product(flat, weights[0], ragged=ragged).to(dtype)
             if bias is not None:
                 z.add_(bias)
-        else:
-            z = torch.addmm(bias, flat, projection.T)
         z = z.view(steps, batch, 4 * hidden)
         if noise is not None:
-            z[:, :, : 2 * hidden].add_(noise)
+            z[:, :, : 2 * hidden].add_(noise, alpha=1 / temperature)
 
-        batch_sizes = None if batch_sizes is None else tuple(batch_sizes)
         output, cells, z, h_n, c_n = forward_steps(
-            z, h0.to(dtype), c0.to(dtype), weight_hh.to(product_dtype), temperature, batch_sizes
+            z, h0.to(dtype), c0.to(dtype), weights[1], batch_sizes
         )
         gates = z[:, :, : 2 * hidden]
         ctx.mark_non_differentiable(gates)
@@ -140,24 +145,37 @@ class _FusedRecurrence(torch.autograd.Function):
         temperature, batch_sizes, product_dtype = ctx.settings
         dtype, hidden = output.dtype, output.shape[2]
 
-        da, dh, dc = backward_steps(
-            grad_output, grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True),
-            c0.to(dtype), weight_hh.to(product_dtype), z, cells, temperature, batch_sizes,
-        )  # fmt: skip
-        da = da.view(-1, 4 * hidden)
-        grad_bias = da.sum(0) if ctx.needs_input_grad[5] else None
-        da = da.to(product_dtype)
-        grad_x = grad_weight_ih = grad_weight_hh = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (da @ weight_ih.to(product_dtype)).view_as(x).to(x.dtype)
-        if ctx.needs_input_grad[3]:
-            flat = x.reshape(-1, x.shape[-1]).to(product_dtype)
-            grad_weight_ih = (da.T @ flat).to(weight_ih.dtype)
-        if ctx.needs_input_grad[4]:
-            previous = torch.cat([h0[None].to(product_dtype), output[:-1].to(product_dtype)])
-            grad_weight_hh = (da.T @ previous.view(-1, hidden)).to(weight_hh.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            da, dh, dc = backward_steps(
+                grad_output, grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True),
+                c0.to(dtype), weight_hh.to(product_dtype), z, cells, temperature, batch_sizes,
+            )  # fmt: skip
+            da = da.view(-1, 4 * hidden)
+            grad_bias = da.sum(0) if ctx.needs_input_grad[5] else None
+            da, ragged = da.to(product_dtype), batch_sizes is not None
+            grad_x = None
+            if ctx.needs_input_grad[0]:
+                weight = weight_ih.to(product_dtype).T
+                grad_x = product(da, weight, ragged=ragged).view_as(x).to(x.dtype)
+            inputs = {}  # of the products whose weights' gradients are wanted
+            if ctx.needs_input_grad[3]:
+                inputs["ih"] = x.reshape(-1, x.shape[-1]).to(product_dtype)
+            if ctx.needs_input_grad[4]:
+                previous = torch.cat([h0[None].to(product_dtype), output[:-1].to(product_dtype)])
+                inputs["hh"] = previous.view(-1, hidden)
+            grads = weight_gradients(da, list(inputs.values()), ragged=ragged)
+            grads = dict(zip(inputs, (grad.to(weight_hh.dtype) for grad in grads), strict=True))
         grad_h0, grad_c0 = dh.to(h0.dtype), dc.to(c0.dtype)
         return (
-            grad_x, grad_h0, grad_c0, grad_weight_ih, grad_weight_hh, grad_bias,
+            grad_x, grad_h0, grad_c0, grads.get("ih"), grads.get("hh"), grad_bias,
             None, None, None, None, None,
         )  # fmt: skip
+
+
+def _scaled(parameter: Tensor, scales: Sequence[float]) -> Tensor:
+    """A copy of a parameter [4H, ...] with the rows of each gate times its scale, in float32."""
+    scaled = parameter.to(torch.promote_types(parameter.dtype, torch.float32), copy=True)
+    for rows, scale in zip(scaled.chunk(4), scales, strict=True):
+        if scale != 1.0:
+            rows.mul_(scale)
+    return scaled

@@ -18,7 +18,7 @@ from g2lstm.data_parallel import computed_by_first, reseed, sum_gradients
 from g2lstm.files import write_text
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.options import TrainingOptions
-from g2lstm.steps import emulates_bfloat16
+from g2lstm.products import emulates_bfloat16
 
 # Columns of the metrics that depend on the machine's speed; all others repeat exactly.
 TIMING_COLUMNS = ("seconds", "tokens_per_second")

@@ -23,6 +23,7 @@ LAYERS = (
     "exit_codes",
     "files",
     "manifest",
+    "products",
     "provenance",
     "gates",
     "steps",
