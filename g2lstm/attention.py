@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from g2lstm.products import HALF, Linear
+
 ATTENTIONS = ("bahdanau", "luong")
 
 
@@ -44,8 +46,8 @@ class Attention(nn.Module):
         super().__init__()
         if kind not in ATTENTIONS:
             raise ValueError(f"attention must be one of {', '.join(ATTENTIONS)}, got {kind!r}")
-        self.query = nn.Linear(query_size, attention_size)
-        self.key = nn.Linear(memory_size, attention_size, bias=False)
+        self.query = Linear(query_size, attention_size)
+        self.key = Linear(memory_size, attention_size, bias=False)
         self.score = nn.Linear(attention_size, 1, bias=False) if kind == "bahdanau" else None
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
@@ -59,8 +61,17 @@ class Attention(nn.Module):
         if self.score is None:
             scores = torch.einsum("tba,sba->bts", queries, memory.keys)
         else:
-            sums = queries.transpose(0, 1)[:, :, None] + memory.keys.transpose(0, 1)[:, None]
-            scores = self.score(torch.tanh(sums)).squeeze(-1)  # [B, T, S] of [B, T, S, A]
+            queries, keys = (
+                queries.transpose(0, 1)[:, :, None],
+                memory.keys.transpose(0, 1)[:, None],
+            )
+            if queries.dtype in HALF:
+                scores = self.score(torch.tanh(queries + keys))  # [B, T, S, 1] of [B, T, S, A]
+            else:
+                # tanh a = 2 sigmoid(2 a) - 1, and a CPU's sigmoid is the faster one. The softmax
+                # does not see the constant, but half precision would lose digits to it.
+                scores = 2 * self.score(torch.sigmoid(2 * queries + 2 * keys))
+            scores = scores.squeeze(-1)
         scores = scores.to(self.query.weight.dtype).masked_fill(~memory.mask.T[:, None], -torch.inf)
         weights = torch.softmax(scores, -1)
         contexts = torch.bmm(weights, memory.values.transpose(0, 1))  # [B, T, C]

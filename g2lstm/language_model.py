@@ -4,10 +4,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, dropout, linear, log_softmax
+from torch.nn.functional import cross_entropy, dropout, log_softmax
 
 from g2lstm.gates import NOISE_EPS, check_probability
 from g2lstm.lstm import G2LSTM
+from g2lstm.products import linear
 
 State = list[tuple[Tensor, Tensor]]
 
@@ -145,9 +146,9 @@ class LanguageModel(nn.Module):
         if tail is None:
             return cross_entropy(linear(hidden, *head), targets, reduction=reduction)
         rare = targets >= self.cutoff
-        total = cross_entropy(
-            linear(hidden, *head), targets.clamp(max=self.cutoff), reduction="sum"
-        ) + cross_entropy(linear(hidden[rare], *tail), targets[rare] - self.cutoff, reduction="sum")
+        logits, rare_logits = linear(hidden, *head), linear(hidden[rare], *tail, ragged=True)
+        total = cross_entropy(logits, targets.clamp(max=self.cutoff), reduction="sum")
+        total = total + cross_entropy(rare_logits, targets[rare] - self.cutoff, reduction="sum")
         return total / len(targets) if reduction == "mean" else total
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from g2lstm.gates import (
 )
 from g2lstm.products import emulates_bfloat16
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
+from g2lstm.steps import single_step
 
 BACKENDS = ("auto", "reference", "fused", "native")
 
@@ -320,13 +321,13 @@ def _is_single_step(lstm: nn.LSTM, input: Tensor | PackedSequence, hx: object) -
 def _single_step(
     lstm: nn.LSTM, input: Tensor, hx: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One time step through `torch.lstm_cell`, several times faster than the sequence kernel."""
+    """One time step without the sequence kernel, which is several times slower."""
     lstm.check_forward_args(input, hx, None)
     time = 1 if lstm.batch_first else 0
     x = input.squeeze(time)
     h_n, c_n = [], []
     for layer, weights in enumerate(lstm.all_weights):
-        x, c = torch.lstm_cell(x, (hx[0][layer], hx[1][layer]), *weights)
+        x, c = single_step(x, hx[0][layer], hx[1][layer], *weights)
         h_n.append(x)
         c_n.append(c)
     return x.unsqueeze(time), (torch.stack(h_n), torch.stack(c_n))

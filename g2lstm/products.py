@@ -61,6 +61,15 @@ def has_onednn() -> bool:
     return all(hasattr(torch.ops.mkldnn, name) for name in NEEDED)
 
 
+def serves(multiplications: int, *tensors: Tensor) -> bool:
+    """Whether oneDNN makes a product of ``tensors``."""
+    return (
+        multiplications >= ONEDNN_FROM
+        and all(_is_plain(tensor) for tensor in tensors)
+        and library() == "onednn"
+    )
+
+
 def linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, ragged: bool = False
 ) -> Tensor:
@@ -75,7 +84,7 @@ def linear(
     differentiates = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
     )
-    if differentiates and _serves(x.numel() * len(weight), x, weight):
+    if differentiates and serves(x.numel() * len(weight), x, weight):
         return _Linear.apply(x, weight, bias, ragged)
     return product(x, weight, bias, ragged=ragged)
 
@@ -84,7 +93,7 @@ def product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, ragged: bool = False
 ) -> Tensor:
     """`linear` without a graph: ``x @ weight.T + bias``."""
-    if not _serves(x.numel() * len(weight), x, weight):
+    if not serves(x.numel() * len(weight), x, weight):
         return torch.nn.functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])
     padded = _pad(flat, len(weight)) if ragged else flat
@@ -92,9 +101,16 @@ def product(
     return y[: len(flat)].view(*x.shape[:-1], len(weight))
 
 
+class Linear(torch.nn.Linear):
+    """`torch.nn.Linear` by `linear`, for inputs whose number of rows varies."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight, self.bias, ragged=True)
+
+
 def weight_gradients(grad: Tensor, inputs: Sequence[Tensor], *, ragged: bool) -> list[Tensor]:
     """``grad.T @ x`` [N, K] for each x [M, K] of ``inputs``; grad [M, N]."""
-    if not any(_serves(grad.numel() * x.shape[1], grad, x) for x in inputs):
+    if not any(serves(grad.numel() * x.shape[1], grad, x) for x in inputs):
         return [grad.T @ x for x in inputs]
     if ragged:
         columns = max(x.shape[1] for x in inputs)
@@ -116,13 +132,13 @@ def step_product(weight: Tensor, rows: int, calls: int) -> Callable[[Tensor, Ten
     if weight.dtype in HALF:
         half = _half_product(weight, rows)
         return lambda a, x: a + half(x)
-    serves = _serves(rows * weight.numel(), weight)
-    packs = serves and calls >= PACK_FROM_CALLS
+    by_onednn = serves(rows * weight.numel(), weight)
+    packs = by_onednn and calls >= PACK_FROM_CALLS
     if rows and _is_plain(weight) and has_onednn() and weight.numel() >= PACK_FROM_ELEMENTS:
-        serves = packs = True
+        by_onednn = packs = True
     if packs:
         weight = onednn._reorder_linear_weight(weight, rows)
-    if serves:
+    if by_onednn:
         linear_and = onednn._linear_pointwise.binary
         return lambda a, x: linear_and(x, a, weight, None, "add")
     weight = weight.T.contiguous()  # the thin product is up to twice as fast
@@ -174,15 +190,6 @@ class _Linear(torch.autograd.Function):
         return grad_x, grad_weight, flat.sum(0) if needs_bias else None, None
 
 
-def _serves(multiplications: int, *tensors: Tensor) -> bool:
-    """Whether oneDNN makes a product of ``tensors``."""
-    return (
-        multiplications >= ONEDNN_FROM
-        and all(_is_plain(tensor) for tensor in tensors)
-        and library() == "onednn"
-    )
-
-
 def _is_plain(x: Tensor) -> bool:
     """Whether x is in float32 on a CPU, and neither autocast nor a compiler changes that."""
     return (
@@ -195,7 +202,8 @@ def _is_plain(x: Tensor) -> bool:
 
 def _pad(x: Tensor, columns: int) -> Tensor:
     """x [M, K] with rows of zeros, for a product of ``columns`` columns."""
-    missing = -len(x) % ROWS if x.numel() * columns <= PAD_TO else 0
+    worthwhile = len(x) > ROWS and x.numel() * columns <= PAD_TO
+    missing = -len(x) % ROWS if worthwhile else 0
     return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 

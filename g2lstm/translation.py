@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, log_softmax
+from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from g2lstm.attention import Attention, Memory
 from g2lstm.gates import NOISE_EPS, check_probability
 from g2lstm.language_model import locked_dropout
 from g2lstm.lstm import G2LSTM
+from g2lstm.products import Linear, linear
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,13 @@ class TranslationModel(nn.Module):
             layers(2 * hidden_size, encoder_layers - 1) if encoder_layers > 1 else None
         )
         memory_size = hidden_size if encoder_layers > 1 else 2 * hidden_size
-        self.bridge = nn.Linear(memory_size, decoder_layers * hidden_size)
+        self.bridge = Linear(memory_size, decoder_layers * hidden_size)
         self.decoder = layers(embedding_size * (2 if input_feeding else 1), 1)
         self.attention = Attention(hidden_size, memory_size, hidden_size, attention)
         self.upper_decoder = (
             layers(hidden_size + memory_size, decoder_layers - 1) if decoder_layers > 1 else None
         )
-        self.readout = nn.Linear(hidden_size + memory_size, embedding_size)
+        self.readout = Linear(hidden_size + memory_size, embedding_size)
         self.output_bias = nn.Parameter(torch.zeros(target_size))
         # In a fixed order, unlike a set's: the seed decides what each of them gets.
         for embedding in dict.fromkeys((self.source_embedding, self.target_embedding)):
@@ -276,7 +277,7 @@ class TranslationModel(nn.Module):
 
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Log-probabilities [..., V] of the next subword."""
-        logits = linear(hidden, self.target_embedding.weight, self.output_bias)
+        logits = linear(hidden, self.target_embedding.weight, self.output_bias, ragged=True)
         return log_softmax(logits.to(self.output_bias.dtype), -1)
 
     def _decode(

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from choices import choose_products
-from g2lstm import products
+from g2lstm import products, steps
 from g2lstm.provenance import hardware
 
 CHOICES = ["oneDNN", "oneDNN, packed", "packed alone", "without oneDNN"]
@@ -153,3 +153,21 @@ def test_the_environment_overrides_the_processor(monkeypatch):
 
 def test_provenance_names_the_library():
     assert hardware()["products"] == products.library()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.usefixtures("choice")
+def test_a_single_step_is_that_of_an_lstm_cell(bias):
+    """Also with arguments so large that tanh is +-1, and without a graph as with one."""
+    state = [draw(5, 3) * 8, draw(5, 4, seed=1), draw(5, 4, seed=2) * 8]
+    weights = [draw(16, 3, seed=3), draw(16, 4, seed=4)]
+    weights += [draw(16, seed=5), draw(16, seed=6)] if bias else []
+    x, h, c = (tensor.double() for tensor in state)
+    expected = torch.lstm_cell(x, (h, c), *(weight.double() for weight in weights))
+    with torch.no_grad():
+        without = steps.single_step(*state, *weights)
+    found = steps.single_step(state[0].requires_grad_(), *state[1:], *weights)
+    assert all(tensor.requires_grad for tensor in found)
+    for tensors in (found, without):
+        for tensor, wanted in zip(tensors, expected, strict=True):
+            assert_near(tensor, wanted)
