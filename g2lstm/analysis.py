@@ -198,6 +198,46 @@ def _ablation_row(
     return row
 
 
+def evaluation_table(measured: Measured) -> pd.DataFrame:
+    """Other gates in evaluation than those of the run: a row a model.
+
+    Args:
+        measured: runs with `sensitivity.SWITCHES`; older measurements lack ways of evaluation.
+
+    Returns:
+        Validation perplexity of the run, with the temperature kept and with hard gates, and their
+        changes against the first in nats; mean ± standard deviation over seeds. Empty where a way
+        was not measured; a model for which none was is left out.
+    """
+    ways = {"tau kept": "loss_temperature_in_evaluation", "hard gates": "loss_hard_in_evaluation"}
+    columns = ["model", "seeds", "as trained"]
+    columns += [column for way in ways for column in (way, f"{way}, change in nats")]
+    rows = []
+    for model, pairs in by_model(measured).items():
+        measured_ways = [way for way in ways if all(ways[way] in found for _, found in pairs)]
+        if not measured_ways:
+            continue
+        losses = [_loss(found["loss"]) for _, found in pairs]
+        row = dict.fromkeys(columns, "")
+        row |= {"model": model, "seeds": len(pairs), "as trained": _over_seeds(np.exp(losses))}
+        for way in measured_ways:
+            others = [_loss(found[ways[way]]) for _, found in pairs]
+            row[way] = _over_seeds(np.exp(others))
+            with np.errstate(invalid="ignore"):  # both infinite
+                changes = np.subtract(others, losses)
+            row[f"{way}, change in nats"] = _over_seeds(changes, 4)
+        rows.append(row)
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _loss(value: float | None) -> float:
+    return np.inf if value is None else value
+
+
+def _over_seeds(values: np.ndarray, digits: int = 2) -> str:
+    return mean_and_spread(values, digits) if np.isfinite(values).all() else "infinite"
+
+
 def setting_of(run: Run) -> str | None:
     """Which one setting of a G2-LSTM departs from the default; None: several, or another gate.
 

@@ -129,9 +129,8 @@ def configure(
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
         languages = _checked_languages(chosen.languages, languages)
         overrides = checked_overrides(chosen, dict(overrides or {}), task)
-        if "noise_eps" in overrides and gate != "gumbel":
-            raise ParameterError(f"noise_eps has no effect with gate={gate!r}")
         final = changed(chosen, overrides)
+        _check_effect(overrides, final.model, gate)
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
             task=task,
@@ -308,6 +307,17 @@ def _checked_languages(default: str | None, languages: str | None) -> str | None
             f"languages must be source and target, such as 'de-en', got {languages!r}"
         )
     return languages
+
+
+def _check_effect(overrides: Mapping[str, Any], model: Mapping[str, Any], gate: str) -> None:
+    """Raise ParameterError for a setting of Gumbel gates or of their noise where there is none."""
+    of_gumbel = ["noise_eps", "noise_distribution", "noise_gates"]
+    of_gumbel += ["evaluation_gate"] if overrides.get("evaluation_gate") == "temperature" else []
+    for name in of_gumbel:
+        if name in overrides and gate != "gumbel":
+            raise ParameterError(f"{name}={overrides[name]!r} has no effect with gate={gate!r}")
+    if "noise_eps" in overrides and model.get("noise_distribution") == "gaussian":
+        raise ParameterError("noise_eps has no effect with noise_distribution='gaussian'")
 
 
 def _check_data(configuration: Configuration) -> None:

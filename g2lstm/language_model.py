@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, dropout, log_softmax
 
+from g2lstm.gate_modes import set_evaluation_gate
 from g2lstm.gates import NOISE_EPS, check_probability
 from g2lstm.lstm import G2LSTM
 from g2lstm.products import linear
@@ -34,7 +35,8 @@ class LanguageModel(nn.Module):
         hidden_size: units of every layer but the last (paper: 1150); the last has
             ``embedding_size`` units if the softmax is tied, else ``hidden_size``.
         num_layers: number of LSTM layers (paper: 3).
-        gate, temperature, noise_probability, noise_eps, backend: of every `G2LSTM`.
+        gate, temperature, noise_probability, noise_eps, noise_distribution, noise_gates,
+            evaluation_gate, backend: of every `G2LSTM`.
         dropout: locked dropout on the output of the last layer (paper: 0.4).
         dropout_between: locked dropout between layers (paper: 0.3).
         dropout_embedding: locked dropout on the embeddings (paper: 0.65).
@@ -61,6 +63,9 @@ class LanguageModel(nn.Module):
         temperature: float = 0.9,
         noise_probability: float = 0.2,
         noise_eps: float = NOISE_EPS,
+        noise_distribution: str = "logistic",
+        noise_gates: str = "input-forget",
+        evaluation_gate: str = "plain",
         dropout: float = 0.4,
         dropout_between: float = 0.3,
         dropout_embedding: float = 0.65,
@@ -98,6 +103,9 @@ class LanguageModel(nn.Module):
                 temperature=temperature,
                 noise_probability=noise_probability,
                 noise_eps=noise_eps,
+                noise_distribution=noise_distribution,
+                noise_gates=noise_gates,
+                evaluation_gate=evaluation_gate,
                 weight_dropout=weight_dropout,
                 backend=backend,
             )
@@ -126,6 +134,15 @@ class LanguageModel(nn.Module):
     def temperature(self, value: float) -> None:
         for layer in self.layers:
             layer.temperature = value
+
+    @property
+    def evaluation_gate(self) -> str:
+        """What every gate is in evaluation, see `G2LSTM`; settable."""
+        return self.layers[0].evaluation_gate
+
+    @evaluation_gate.setter
+    def evaluation_gate(self, value: str) -> None:
+        set_evaluation_gate(self, value)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> LanguageModelOutput:
         """Run the LSTM layers over ``tokens`` [T, B] from ``state`` (default: zeros)."""

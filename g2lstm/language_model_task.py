@@ -26,9 +26,9 @@ class LanguageModelTask:
 
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
-        "gates", "products", "steps", "recurrence", "lstm", "inspection", "language_model",
-        "corpora", "evaluation", "options", "training", "objectives", "data_parallel",
-        "language_model_task",
+        "gates", "gate_modes", "gate_rates", "products", "steps", "recurrence", "lstm",
+        "inspection", "language_model", "corpora", "evaluation", "options", "training",
+        "objectives", "data_parallel", "language_model_task",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration, device: str) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from g2lstm.compression import CompressionError, LowRank
+from g2lstm.gate_modes import gates_of, has_binary_output
+from g2lstm.gates import hard_gate
 from g2lstm.lstm import reverse_time, run_layers
 
 KINDS = {"input": "ih", "recurrent": "hh"}
@@ -16,9 +18,9 @@ KINDS = {"input": "ih", "recurrent": "hh"}
 class LowRankLSTM(nn.LSTM):
     """`torch.nn.LSTM` in which W_xi, W_xf, W_hi and W_hf are products of factors of rank r.
 
-    Inputs, outputs and options are those of `torch.nn.LSTM`; gates are plain sigmoids. Made from a
-    trained layer by `from_lstm`, for inference; gradients pass too. For each layer and direction,
-    with k = ih (size D) or hh (size H)::
+    Inputs, outputs and options are those of `torch.nn.LSTM`; gates are plain sigmoids, or hard.
+    Made from a trained layer by `from_lstm`, for inference; gradients pass too. For each layer and
+    direction, with k = ih (size D) or hh (size H)::
 
         weight_k  [2r + 2H, D or H]  right factors of i and f, then the whole blocks of g and o
         left_k    [2, H, r]          left factors of i and f
@@ -31,6 +33,7 @@ class LowRankLSTM(nn.LSTM):
             `torch.nn.LSTM`.
         rank: r, at least 1; of a block with fewer rows or columns, their number.
         matrices: which to factor, of "input" and "recurrent".
+        hard: gates that are `gates.hard_gate` of their pre-activations: of "i", "f" and "o".
         device, dtype: of the parameters, which are zeros.
 
     Raises:
@@ -49,6 +52,7 @@ class LowRankLSTM(nn.LSTM):
         bidirectional: bool = False,
         *,
         matrices: Iterable[str] = ("input", "recurrent"),
+        hard: str = "",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -56,7 +60,7 @@ class LowRankLSTM(nn.LSTM):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device="meta",
         )  # fmt: skip
-        self.rank = LowRank(rank).rank
+        self.rank, self.hard = LowRank(rank).rank, hard
         self.matrices = (matrices,) if isinstance(matrices, str) else tuple(matrices)
         if not self.matrices or not set(self.matrices) <= set(KINDS):
             raise CompressionError(
@@ -91,7 +95,7 @@ class LowRankLSTM(nn.LSTM):
         """The layer with the weights of a trained `torch.nn.LSTM` or `G2LSTM`, which is left alone.
 
         It computes what the layer compressed by `LowRank` computes in evaluation mode. The
-        temperature of a sharpened gate is worked into the weights.
+        temperature of a gate that has one there is worked into the weights.
 
         Raises:
             CompressionError: see `LowRankLSTM`; or a layer with projections, or factored already.
@@ -101,19 +105,21 @@ class LowRankLSTM(nn.LSTM):
         if lstm.proj_size > 0:
             raise CompressionError(f"proj_size={lstm.proj_size} is not supported, only 0")
         weight = lstm.weight_hh_l0
+        (temperature, hard), binary_output = gates_of(lstm, False), has_binary_output(lstm)
+        of_output = temperature if binary_output else 1.0
         compact = cls(
             lstm.input_size, lstm.hidden_size, rank, lstm.num_layers, lstm.bias, lstm.batch_first,
             lstm.dropout, lstm.bidirectional, matrices=matrices,
+            hard="" if not hard else "ifo" if binary_output else "if",
             device=weight.device, dtype=weight.dtype,
         ).train(lstm.training)  # fmt: skip
-        sharpened = getattr(lstm, "gate", "sigmoid") == "sharpened"
-        temperature = lstm.temperature if sharpened else 1.0
         with torch.no_grad():
             for name, target in compact.named_parameters():
                 part, _, suffix = name.partition("_")
                 if part == "bias":
                     value = getattr(lstm, f"bias_ih_{suffix}") + getattr(lstm, f"bias_hh_{suffix}")
                     value[: 2 * lstm.hidden_size] /= temperature
+                    value[3 * lstm.hidden_size :] /= of_output
                     target.copy_(value)
                 elif part == "weight":
                     i, f, g, o = getattr(lstm, name).chunk(4)
@@ -124,7 +130,7 @@ class LowRankLSTM(nn.LSTM):
                         method = LowRank(left.shape[2])
                         (left_i, i), (left_f, f) = method.factors(i), method.factors(f)
                         left.copy_(torch.stack([left_i, left_f]) / temperature)
-                    target.copy_(torch.cat([i, f, g, o]))
+                    target.copy_(torch.cat([i, f, g, o / of_output]))
         return compact
 
     def flatten_parameters(self) -> None:
@@ -178,12 +184,16 @@ def _run_direction(
     if lstm.bias:
         a_x = a_x + getattr(lstm, f"bias_{suffix}")
     h, c = hx[0][index], hx[1][index]
+    sigmoid_i, sigmoid_f, sigmoid_o = (
+        hard_gate if k in lstm.hard else torch.sigmoid for k in "ifo"
+    )
     outputs, gates = [], []
     for t in range(steps):
         n = batch if batch_sizes is None else batch_sizes[t]
         a = a_x[t, :n] + _product(lstm, "hh", suffix, h[:n])
-        i, f, o = a[:, :size].sigmoid(), a[:, size : 2 * size].sigmoid(), a[:, 3 * size :].sigmoid()
-        c_new = f * c[:n] + i * a[:, 2 * size : 3 * size].tanh()
+        a_i, a_f, a_g, a_o = a.chunk(4, dim=1)
+        i, f, o = sigmoid_i(a_i), sigmoid_f(a_f), sigmoid_o(a_o)
+        c_new = f * c[:n] + i * a_g.tanh()
         h_new = o * c_new.tanh()
         if n < batch:  # sequences that have ended keep their state and put out 0
             padding = (0, 0, 0, batch - n)

@@ -8,13 +8,17 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from g2lstm.gate_modes import draw_noise, gates_of, has_binary_output
 from g2lstm.gates import (
+    EVALUATION_GATES,
+    NOISE_DISTRIBUTIONS,
     NOISE_EPS,
+    NOISE_GATES,
+    check_choice,
     check_eps,
     check_gate,
     check_probability,
     check_temperature,
-    logistic_noise,
 )
 from g2lstm.products import emulates_bfloat16
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
@@ -54,6 +58,13 @@ class G2LSTM(nn.LSTM):
             temperature divides gates without noise too, also if it is 0 (there the authors' code
             leaves the division out).
         noise_eps: eps inside the logarithms of the noise, see `gates.logistic_noise`.
+        noise_distribution: "logistic", which makes the Gumbel-sigmoid, or "gaussian", a control
+            with the same variance and mask, see `gates.gaussian_noise`.
+        noise_gates: which gates are Gumbel gates: "input-forget" (the paper's) or
+            "input-forget-output" (section 3.2 of the paper: "a performance drop").
+        evaluation_gate: in evaluation only, settable: "plain" (as said under ``gate``; the authors'
+            code), "temperature" (Gumbel gates keep it: ``sigmoid(a / temperature)``) or "hard" (of
+            every kind of gate: 1 where ``a >= 0``, else 0, see `gates.hard_gate`; slower).
         weight_dropout: dropout probability on the recurrent weights ``weight_hh_l*``, in training,
             one mask a forward pass (AWD-LSTM's DropConnect).
         backend: "reference" (readable loop), "fused" (hand-written forward and backward pass),
@@ -85,6 +96,9 @@ class G2LSTM(nn.LSTM):
         temperature: float = 0.9,
         noise_probability: float = 0.2,
         noise_eps: float = NOISE_EPS,
+        noise_distribution: str = "logistic",
+        noise_gates: str = "input-forget",
+        evaluation_gate: str = "plain",
         weight_dropout: float = 0.0,
         backend: str = "auto",
         device: torch.device | str | None = None,
@@ -94,10 +108,13 @@ class G2LSTM(nn.LSTM):
         self.temperature = check_temperature(temperature)
         self.noise_probability = check_probability(noise_probability)
         self.noise_eps = check_eps(noise_eps)
+        self.noise_distribution = check_choice(
+            "noise_distribution", noise_distribution, NOISE_DISTRIBUTIONS
+        )
+        self.noise_gates = check_choice("noise_gates", noise_gates, NOISE_GATES)
+        self.evaluation_gate = check_choice("evaluation_gate", evaluation_gate, EVALUATION_GATES)
         self.weight_dropout = check_probability(weight_dropout)
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-        self.backend = backend
+        self.backend = check_choice("backend", backend, BACKENDS)
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device=device, dtype=dtype,
@@ -111,6 +128,12 @@ class G2LSTM(nn.LSTM):
             text += f", noise_probability={self.noise_probability}"
             if self.noise_eps != NOISE_EPS:
                 text += f", noise_eps={self.noise_eps}"
+            if self.noise_distribution != "logistic":
+                text += f", noise_distribution={self.noise_distribution}"
+            if self.noise_gates != "input-forget":
+                text += f", noise_gates={self.noise_gates}"
+        if self.evaluation_gate != "plain":
+            text += f", evaluation_gate={self.evaluation_gate}"
         if self.weight_dropout:
             text += f", weight_dropout={self.weight_dropout}"
         return f"{text}, backend={self.backend}"
@@ -139,12 +162,14 @@ class G2LSTM(nn.LSTM):
     def choose_backend(self, packed: bool = False) -> str:
         """Backend of the next call in the present mode; raises BackendError if it cannot serve."""
         plain = self.gate == "sigmoid" or (self.gate == "gumbel" and not self.training)
+        plain = plain and gates_of(self, self.training) == (1.0, False)
         native = plain and not (self.training and self.weight_dropout > 0)
         if self.backend == "native" and not native:
             mode = "training" if self.training else "evaluation"
             raise BackendError(
                 f"backend='native' cannot serve gate={self.gate!r} with weight_dropout="
-                f"{self.weight_dropout} in {mode} mode; use backend='fused' or 'auto'"
+                f"{self.weight_dropout} and evaluation_gate={self.evaluation_gate!r} in {mode} "
+                "mode; use backend='fused' or 'auto'"
             )
         if self.backend != "auto":
             return self.backend
@@ -273,24 +298,16 @@ def _run_direction(
     if weight_dropout and lstm.training:
         weight_hh = dropout(weight_hh, weight_dropout)
 
-    gate = getattr(lstm, "gate", "sigmoid")
-    noise, temperature = None, 1.0
-    if gate == "sharpened" or (gate == "gumbel" and lstm.training):
-        temperature = check_temperature(lstm.temperature)
-    if gate == "gumbel" and lstm.training and lstm.noise_probability > 0:
-        shape = (x.shape[0], x.shape[1], 2 * lstm.hidden_size)
-        noise = logistic_noise(shape, lstm.noise_probability, lstm.noise_eps, device=x.device)
+    temperature, hard = gates_of(lstm, lstm.training)
+    noise = draw_noise(lstm, x.shape[0], x.shape[1], x.device)
 
     index = layer * (2 if lstm.bidirectional else 1) + reverse
-    recurrence = (
-        reference_recurrence
-        if getattr(lstm, "backend", "auto") == "reference"
-        else fused_recurrence
-    )
+    readable = getattr(lstm, "backend", "auto") == "reference"
+    recurrence = reference_recurrence if readable else fused_recurrence
     x = reverse_time(x, batch_sizes) if reverse else x
     output, h, c, gates = recurrence(
         x, hx[0][index], hx[1][index], weight_ih, weight_hh, *biases,
-        noise, temperature, batch_sizes,
+        noise, temperature, batch_sizes, has_binary_output(lstm), hard,
     )  # fmt: skip
     if reverse:
         output, gates = reverse_time(output, batch_sizes), reverse_time(gates, batch_sizes)

@@ -17,6 +17,11 @@ class TrainingOptions:
         warmup: share of the run in which the learning rate rises linearly from 0.
         weight_decay: L2 penalty ("sgd") or decoupled decay ("adamw").
         clip: maximum norm of the gradient.
+        gate_learning_rate_factor: of the weights of the input and forget gates, times
+            ``learning_rate``, see `gate_rates`. The sharpened sigmoid with tau is in effect an LSTM
+            with 1 / tau ("adamw").
+        gate_initial_scale: by which these weights are multiplied before the training; for the same
+            1 / tau.
         nonmono: start averaging when the validation loss is worse than the best of all epochs but
             the ``nonmono`` before it; 0: never ("sgd" only).
         patience: stop after this many epochs without a better validation loss; 0: never.
@@ -32,6 +37,8 @@ class TrainingOptions:
     warmup: float = 0.0
     weight_decay: float = 1.2e-6
     clip: float = 0.25
+    gate_learning_rate_factor: float = 1.0
+    gate_initial_scale: float = 1.0
     nonmono: int = 5
     patience: int = 0
     precision: str = "float32"
@@ -56,7 +63,7 @@ class TrainingOptions:
                 f"learning_rate_schedule='constant', got {self.optimizer!r} and "
                 f"{self.learning_rate_schedule!r}"
             )
-        for name in ("learning_rate", "clip"):
+        for name in ("learning_rate", "clip", "gate_learning_rate_factor", "gate_initial_scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be greater than 0, got {getattr(self, name)!r}")
         self._check_not_negative("finetune_epochs", "weight_decay", "nonmono", "patience")

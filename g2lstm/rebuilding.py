@@ -20,6 +20,7 @@ from g2lstm.analysis import (
     compression_sizes,
     compression_table,
     default_runs,
+    evaluation_table,
     gap_table,
 )
 from g2lstm.case_study import ALIGNMENT
@@ -40,9 +41,14 @@ TOLERANCE = 1e-9  # relative, of numbers that another processor or library adds 
 MOST_SHOWN = 3  # differences named of one file
 
 
+def _switches(study: Study) -> list[tuple[Run, Any]]:
+    return study.measure(SWITCHES, study.variants, limit=study.settings["limit"])
+
+
 def _ablations(study: Study) -> pd.DataFrame:
-    switches = study.measure(SWITCHES, study.variants, limit=study.settings["limit"])
-    return ablation_table(switches, profile_frame(study.measure(GATE_PROFILE, study.variants)))
+    return ablation_table(
+        _switches(study), profile_frame(study.measure(GATE_PROFILE, study.variants))
+    )
 
 
 # What comes after <task>_<corpus> in a table's name -> how it is made.
@@ -57,6 +63,7 @@ MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "_alignment_units": lambda study: units_table(study.measure(ALIGNMENT)),
     "_gap": lambda study: gap_table(study.runs),
     "_ablations": _ablations,
+    "_evaluation_gates": lambda study: evaluation_table(_switches(study)),
 }
 
 

@@ -7,10 +7,14 @@ Arguments (T steps, B sequences, D = input_size, H = hidden_size; gate order i, 
     x: input, [T, B, D].
     h0, c0: initial states, [B, H].
     weight_ih [4H, D], weight_hh [4H, H], bias_ih [4H] and bias_hh [4H] or None.
-    noise: added to the pre-activations of the input and forget gates, [T, B, 2H], or None.
+    noise: added to the pre-activations of the input and forget gates, [T, B, 2H], or None; with
+        ``binary_output`` of the output gate too, [T, B, 3H].
     temperature: divides the pre-activations of the input and forget gates, noise included.
     batch_sizes: number of running sequences at each step, non-increasing, as in
         `torch.nn.utils.rnn.PackedSequence`; None: all sequences have T steps.
+    binary_output: noise, temperature and ``hard`` are the output gate's too.
+    hard: these gates are `gates.hard_gate` of their pre-activations instead of the sigmoid. The
+        fast function hands this over to the loop: it is a mode of evaluation, not of training.
 
 Returns:
     output [T, B, H] (0 after the end of a sequence), h_n [B, H], c_n [B, H], and the values of the
@@ -28,6 +32,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from g2lstm.gates import hard_gate
 from g2lstm.products import HALF, product, weight_gradients
 from g2lstm.steps import backward_steps, forward_steps, gate_scales
 
@@ -45,9 +50,12 @@ def reference_recurrence(
     noise: Tensor | None = None,
     temperature: float = 1.0,
     batch_sizes: Sequence[int] | None = None,
+    binary_output: bool = False,
+    hard: bool = False,
 ) -> Recurrence:
     """Plain loop over time, written as the paper's equations; see the module for shapes."""
     steps, batch, _ = x.shape
+    sigmoid = hard_gate if hard else torch.sigmoid
     weight_dtype = weight_hh.dtype
     if weight_dtype in HALF:
         x, weight_ih, weight_hh = x.float(), weight_ih.float(), weight_hh.float()
@@ -60,12 +68,14 @@ def reference_recurrence(
             a = a + bias_ih + bias_hh
         a_i, a_f, a_g, a_o = a.chunk(4, dim=1)  # [n, H] each
         if noise is not None:
-            noise_i, noise_f = noise[t, :n].chunk(2, dim=1)
+            noise_i, noise_f, *noise_o = noise[t, :n].split(a_i.shape[1], dim=1)
             a_i, a_f = a_i + noise_i, a_f + noise_f
-        i = torch.sigmoid(a_i / temperature)
-        f = torch.sigmoid(a_f / temperature)
+            if binary_output:
+                a_o = a_o + noise_o[0]
+        i = sigmoid(a_i / temperature)
+        f = sigmoid(a_f / temperature)
         g = torch.tanh(a_g)
-        o = torch.sigmoid(a_o)
+        o = sigmoid(a_o / temperature) if binary_output else torch.sigmoid(a_o)
         c_new = f * c[:n] + i * g
         h_new = o * torch.tanh(c_new)
         padding = (0, 0, 0, batch - n)  # rows of sequences that have ended
@@ -87,9 +97,23 @@ def fused_recurrence(
     noise: Tensor | None = None,
     temperature: float = 1.0,
     batch_sizes: Sequence[int] | None = None,
+    binary_output: bool = False,
+    hard: bool = False,
 ) -> Recurrence:
     """Hand-written forward and backward; equals `reference_recurrence`, once differentiable."""
+    if hard:
+        return reference_recurrence(
+            x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, noise, temperature, batch_sizes,
+            binary_output, hard,
+        )  # fmt: skip
     bias = None if bias_ih is None else bias_ih + bias_hh
+    if binary_output and temperature != 1.0:
+        # The steps divide for the input and forget gates alone.
+        weight_ih, weight_hh = (_divide_output(w, temperature, 4) for w in (weight_ih, weight_hh))
+        bias = None if bias is None else _divide_output(bias, temperature, 4)
+        if noise is not None:
+            exact = noise.to(torch.promote_types(noise.dtype, weight_hh.dtype))
+            noise = _divide_output(exact, temperature, 3, dim=2)
     device = x.device.type
     product_dtype = x.dtype
     if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
@@ -101,6 +125,12 @@ def fused_recurrence(
         )
     dtype = weight_hh.dtype
     return output.to(dtype), h_n.to(dtype), c_n.to(dtype), gates
+
+
+def _divide_output(values: Tensor, temperature: float, blocks: int, dim: int = 0) -> Tensor:
+    """The values with those of the output gate, the last of ``blocks`` blocks, divided."""
+    *others, output = values.chunk(blocks, dim)
+    return torch.cat([*others, output / temperature], dim)
 
 
 class _FusedRecurrence(torch.autograd.Function):
@@ -127,7 +157,9 @@ class _FusedRecurrence(torch.autograd.Function):
                 z.add_(bias)
         z = z.view(steps, batch, 4 * hidden)
         if noise is not None:
-            z[:, :, : 2 * hidden].add_(noise, alpha=1 / temperature)
+            z[:, :, : 2 * hidden].add_(noise[:, :, : 2 * hidden], alpha=1 / temperature)
+            if noise.shape[2] == 3 * hidden:
+                z[:, :, 3 * hidden :].add_(noise[:, :, 2 * hidden :], alpha=scales[3])
 
         output, cells, z, h_n, c_n = forward_steps(
             z, h0.to(dtype), c0.to(dtype), weights[1], batch_sizes

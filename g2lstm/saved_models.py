@@ -106,6 +106,8 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
     if (directory / COMPRESSION).exists():
         how = read_part(directory, COMPRESSION)
         with describing(directory / COMPRESSION, "compressed model"):
+            if "evaluation_gate" in how:
+                model.evaluation_gate = how["evaluation_gate"]
             if how["rank"] is None:
                 model.temperature = _temperature(how["temperature"])
             else:
@@ -205,6 +207,7 @@ def save_compressed(
             "rank": rank,
             "matrices": matrices,
             "temperature": saved.model.temperature,
+            "evaluation_gate": saved.model.evaluation_gate,
             "report": report.to_dict("records"),
         }
         write_json(folder / COMPRESSION, about)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from g2lstm.compression import LowRank, compress, gate_blocks
-from g2lstm.gates import check_temperature
 from g2lstm.measurements import Measurement, Trained, loss_of
 from g2lstm.robustness import (
     PAPER_MATRICES,
@@ -56,24 +55,6 @@ def moved(model: nn.Module, *steps: tuple[float, Direction]) -> nn.Module:
         for length, direction in steps:
             for name, change in direction.items():
                 blocks[name] += length * change
-    return copied
-
-
-def with_temperature_in_evaluation(model: nn.Module) -> nn.Module:
-    """A copy of a G2-LSTM that divides by its temperature in evaluation too.
-
-    The authors' code does not; their sharpened sigmoid does.
-
-    Raises:
-        ValueError: the gates are not Gumbel gates.
-    """
-    if model.gate != "gumbel":
-        raise ValueError(f"the temperature in evaluation is a choice of gumbel, not {model.gate!r}")
-    copied = copy.deepcopy(model)
-    for lstm in copied.modules():
-        if isinstance(lstm, nn.LSTM):
-            check_temperature(lstm.temperature)
-            lstm.gate = "sharpened"
     return copied
 
 
@@ -135,8 +116,8 @@ def measure_switches(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
 
     Returns:
         ``loss`` (nats a token), ``loss_svd_plus`` (under the paper's strongest low rank),
-        ``loss_seen`` (on as much of the training text), and for Gumbel gates
-        ``loss_temperature_in_evaluation``.
+        ``loss_seen`` (on as much of the training text), ``loss_hard_in_evaluation`` (gates of 0 or
+        1) and for Gumbel gates ``loss_temperature_in_evaluation`` (the temperature kept).
     """
     task, model = trained.configuration.task, trained.model
     rank = rank_of(PAPER_SETTINGS[task]["svd+"], hidden_size_of(trained))
@@ -146,9 +127,10 @@ def measure_switches(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
         "loss_svd_plus": loss_of(trained, compressed, "valid", limit),
         "loss_seen": loss_of(trained, model, "train", limit),
     }
-    if model.gate == "gumbel":
-        divided = with_temperature_in_evaluation(model)
-        found["loss_temperature_in_evaluation"] = loss_of(trained, divided, "valid", limit)
+    for evaluation_gate in ("temperature", "hard") if model.gate == "gumbel" else ("hard",):
+        other = copy.deepcopy(model)
+        other.evaluation_gate = evaluation_gate
+        found[f"loss_{evaluation_gate}_in_evaluation"] = loss_of(trained, other, "valid", limit)
     return found
 
 

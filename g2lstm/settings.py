@@ -9,7 +9,7 @@ from typing import Any
 
 from g2lstm.language_model import LanguageModel
 from g2lstm.parameters import ParameterError, hint
-from g2lstm.presets import Preset
+from g2lstm.presets import PRESETS, Preset
 from g2lstm.translation import TranslationModel
 
 MODELS = {"language-model": LanguageModel, "translation": TranslationModel}
@@ -89,6 +89,12 @@ def model_defaults(task: str) -> dict[str, Any]:
     """Defaults of the arguments of a task's model that a preset or an override may set."""
     parameters = inspect.signature(MODELS[task].__init__).parameters
     return {name: p.default for name, p in parameters.items() if name not in _SET_ELSEWHERE}
+
+
+def training_defaults(task: str) -> dict[str, Any]:
+    """Defaults of the options of training of a task, by name."""
+    options = next(iter(PRESETS[task].values())).training
+    return {option.name: option.default for option in fields(options)}
 
 
 def finite(name: str, value: Any) -> float:

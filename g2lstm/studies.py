@@ -26,7 +26,7 @@ TABLES = {
     "05_compression": ("compression", "compression_sizes"),
     "06_gate_values": ("gates",),
     "07_case_study": ("alignment", "alignment_units"),
-    "08_sensitivity": ("gap", "ablations"),
+    "08_sensitivity": ("gap", "ablations", "evaluation_gates"),
 }
 FIGURES = {
     "05_compression": ("compression_curves", "compression_bits"),

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from g2lstm.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from g2lstm.data_parallel import computed_by_first, reseed, sum_gradients
 from g2lstm.files import write_text
+from g2lstm.gate_rates import scale_gates, with_gate_rate
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.options import TrainingOptions
 from g2lstm.products import emulates_bfloat16
@@ -118,6 +120,8 @@ def train(
         history, stopped = progress["history"], progress["stopped"]
         _write_metrics(directory, history)
     else:
+        if options.gate_initial_scale != 1:
+            scale_gates(model, options.gate_initial_scale)
         optimizer = _optimizer(model, options, averaging)
         progress = {"history": history, "averaging": averaging, "stopped": stopped}
         save_checkpoint(checkpoint, model, optimizer, progress)
@@ -203,13 +207,13 @@ def _train_epoch(
         done = epoch + step.done
         rate = _learning_rate(options, done / options.epochs) * step.scale
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("learning_rate_factor", 1.0)
         if schedule is not None:
             model.temperature = schedule(done)
 
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             objective_value, loss = objective.losses(model, step.batch)
-        optimizer.zero_grad()
+        model.zero_grad()
         objective_value.backward()
         sum_gradients(model)
         clip_grad_norm_(model.parameters(), options.clip)
@@ -259,12 +263,14 @@ def _learning_rate(options: TrainingOptions, done: float) -> float:
 def _optimizer(
     model: nn.Module, options: TrainingOptions, averaging: bool
 ) -> torch.optim.Optimizer:
-    rate, decay = options.learning_rate, options.weight_decay
+    settings: dict[str, Any] = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
     if averaging:
-        return torch.optim.ASGD(model.parameters(), rate, lambd=0.0, t0=0, weight_decay=decay)
-    if options.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), rate, weight_decay=decay, fused=True)
-    return torch.optim.SGD(model.parameters(), rate, weight_decay=decay)
+        build = partial(torch.optim.ASGD, lambd=0.0, t0=0, **settings)
+    elif options.optimizer == "adamw":
+        build = partial(torch.optim.AdamW, fused=True, **settings)
+    else:
+        build = partial(torch.optim.SGD, **settings)
+    return with_gate_rate(build, model, options.gate_learning_rate_factor)
 
 
 def _stagnates(history: list[dict[str, Any]], options: TrainingOptions) -> bool:
@@ -295,15 +301,16 @@ def _averaged_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> Ite
     if not isinstance(optimizer, torch.optim.ASGD):
         yield
         return
-    current = [parameter.detach().clone() for parameter in model.parameters()]
+    parameters = [part for group in optimizer.param_groups for part in group["params"]]
+    current = [parameter.detach().clone() for parameter in parameters]
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in parameters:
             parameter.copy_(optimizer.state[parameter]["ax"])
     try:
         yield
     finally:
         with torch.no_grad():
-            for parameter, value in zip(model.parameters(), current, strict=True):
+            for parameter, value in zip(parameters, current, strict=True):
                 parameter.copy_(value)
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from g2lstm.attention import Attention, Memory
+from g2lstm.gate_modes import set_evaluation_gate
 from g2lstm.gates import NOISE_EPS, check_probability
 from g2lstm.language_model import locked_dropout
 from g2lstm.lstm import G2LSTM
@@ -64,7 +65,8 @@ class TranslationModel(nn.Module):
         embedding_size: size E of embeddings and attentional vectors.
         hidden_size: units H of each layer and direction.
         encoder_layers, decoder_layers: numbers of layers, at least 1.
-        gate, temperature, noise_probability, noise_eps, backend: of every `G2LSTM`.
+        gate, temperature, noise_probability, noise_eps, noise_distribution, noise_gates,
+            evaluation_gate, backend: of every `G2LSTM`.
         attention: "bahdanau" or "luong", see `Attention`.
         input_feeding: the decoder's first layer also sees the attentional vector of the step
             before; the decoder then runs step by step, which is slower.
@@ -89,6 +91,9 @@ class TranslationModel(nn.Module):
         temperature: float = 0.9,
         noise_probability: float = 0.2,
         noise_eps: float = NOISE_EPS,
+        noise_distribution: str = "logistic",
+        noise_gates: str = "input-forget",
+        evaluation_gate: str = "plain",
         backend: str = "auto",
         attention: str = "bahdanau",
         input_feeding: bool = False,
@@ -119,6 +124,9 @@ class TranslationModel(nn.Module):
             "temperature": temperature,
             "noise_probability": noise_probability,
             "noise_eps": noise_eps,
+            "noise_distribution": noise_distribution,
+            "noise_gates": noise_gates,
+            "evaluation_gate": evaluation_gate,
             "backend": backend,
         }
 
@@ -177,6 +185,15 @@ class TranslationModel(nn.Module):
     def temperature(self, value: float) -> None:
         for lstm in self.lstms:
             lstm.temperature = value
+
+    @property
+    def evaluation_gate(self) -> str:
+        """What all gates are in evaluation, see `G2LSTM`; may be set."""
+        return self.encoder.evaluation_gate
+
+    @evaluation_gate.setter
+    def evaluation_gate(self, value: str) -> None:
+        set_evaluation_gate(self, value)
 
     def encode(self, source: Tensor, lengths: Tensor) -> Memory:
         """Run the encoder.

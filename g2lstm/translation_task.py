@@ -43,10 +43,10 @@ class TranslationTask:
 
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
-        "gates", "products", "steps", "recurrence", "lstm", "inspection", "language_model",
-        "attention", "translation", "parallel_grammar", "parallel_corpora", "subwords", "batches",
-        "scoring", "beam_search", "evaluation", "options", "training", "objectives",
-        "data_parallel", "translation_task",
+        "gates", "gate_modes", "gate_rates", "products", "steps", "recurrence", "lstm",
+        "inspection", "language_model", "attention", "translation", "parallel_grammar",
+        "parallel_corpora", "subwords", "batches", "scoring", "beam_search", "evaluation",
+        "options", "training", "objectives", "data_parallel", "translation_task",
     )  # fmt: skip
 
     def __init__(self, configuration: Configuration, device: str) -> None:

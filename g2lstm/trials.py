@@ -50,7 +50,7 @@ from g2lstm.records import (
 )
 from g2lstm.results import results_provenance, run_label
 from g2lstm.robustness import CURVES, PAPER_SETTINGS
-from g2lstm.settings import model_defaults
+from g2lstm.settings import model_defaults, training_defaults
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"
@@ -288,4 +288,6 @@ def _measured(trial: Run) -> dict[str, Any]:
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """All settings of a run but the gate's own, by name."""
     parts = (config[part] for part in ("training", "model", "data", "evaluation"))
-    return functools.reduce(operator.or_, parts, model_defaults(config["task"]))
+    # The records of a trial lack the options that came after it; they were at their defaults.
+    defaults = model_defaults(config["task"]) | training_defaults(config["task"])
+    return functools.reduce(operator.or_, parts, defaults)

@@ -9,12 +9,14 @@ from g2lstm.analysis import (
     compression_table,
     curves_frame,
     default_runs,
+    evaluation_table,
     gap_table,
     of_seeds,
     perturbation_frame,
     setting_of,
 )
 from g2lstm.gate_tables import profile_frame
+from g2lstm.results import mean_and_spread
 from made_up_runs import compression, made_up_run, profile
 
 COLUMNS = ("result", "round", "round & clip", "SVD", "SVD+")
@@ -113,6 +115,34 @@ def test_ablations_are_against_the_default_of_the_same_seed():
     assert row["change, nats"] == "0.0100 ± 0.0000"
     assert table.loc["G2-LSTM (p=1)", "cost of SVD+, nats"] == "0.1000"
     assert table.loc["G2-LSTM (p=1)", "gap, nats"] == "0.2000"
+
+
+def test_other_gates_in_evaluation_are_against_the_runs_own():
+    runs = [
+        made_up_run(gate, seed) for gate in ("gumbel", "sigmoid", "sharpened") for seed in (1, 2)
+    ]
+    kept = {"loss_temperature_in_evaluation": 2.5}
+    measured = [
+        (runs[0], {"loss": 2.0, "loss_hard_in_evaluation": 3.0} | kept),
+        (runs[1], {"loss": 2.5, "loss_hard_in_evaluation": 3.25} | kept),
+        (runs[2], {"loss": 2.0, "loss_hard_in_evaluation": None}),  # infinite
+        (runs[3], {"loss": 2.0, "loss_hard_in_evaluation": 1.0}),
+        (runs[4], {"loss": 2.0}),  # measured before hard gates were looked at
+        (runs[5], {"loss": 2.0, "loss_hard_in_evaluation": 3.0}),
+    ]
+    table = evaluation_table(measured).set_index("model")
+    assert list(table.index) == ["G2-LSTM", "LSTM"]
+    g2, lstm = table.loc["G2-LSTM"], table.loc["LSTM"]
+    assert g2["as trained"] == mean_and_spread(np.exp([2.0, 2.5]))
+    assert g2["tau kept"] == mean_and_spread(np.exp([2.5, 2.5]))
+    assert g2["tau kept, change in nats"] == "0.2500 ± 0.3536"
+    assert g2["hard gates, change in nats"] == "0.8750 ± 0.1768"
+    assert list(lstm[["tau kept", "tau kept, change in nats"]]) == ["", ""]
+    assert list(lstm[["hard gates", "hard gates, change in nats"]]) == ["infinite", "infinite"]
+    older = evaluation_table([(runs[0], {"loss": 2.0} | kept), measured[4]])
+    assert list(older["model"]) == ["G2-LSTM"]
+    assert list(older["hard gates"]) == [""]
+    assert len(evaluation_table(measured[4:5])) == 0
 
 
 @pytest.mark.parametrize(

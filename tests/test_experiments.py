@@ -12,6 +12,7 @@ from g2lstm.experiments import (
     results_directory,
     run_directory,
 )
+from g2lstm.lstm import G2LSTM
 from g2lstm.presets import PRESETS
 
 
@@ -68,9 +69,15 @@ def test_whatever_departs_from_the_preset_is_in_the_folder_name():
             {"schedule": "linear", "temperature_end": 0.3},
             {"overrides": {"epochs": 1}},
             {"overrides": {"hidden_size": 9}},
+            {"overrides": {"noise_gates": "input-forget-output"}},
+            {"overrides": {"noise_distribution": "gaussian"}},
+            {"overrides": {"evaluation_gate": "hard"}},
+            {"overrides": {"evaluation_gate": "temperature"}},
+            {"overrides": {"gate_learning_rate_factor": 5.0}},
+            {"overrides": {"gate_initial_scale": 5.0}},
         )
     }
-    assert len(names) == 9
+    assert len(names) == 15
 
 
 def test_equal_settings_make_equal_configurations(tmp_path, monkeypatch):
@@ -200,8 +207,55 @@ def test_a_bad_translation_setting_is_named(settings, message):
 
 def test_noise_eps_is_a_setting_of_the_gumbel_gate_only():
     assert configure(gate="gumbel", overrides={"noise_eps": 0.01}).model["noise_eps"] == 0.01
-    with pytest.raises(ParameterError, match="noise_eps has no effect with gate='sharpened'"):
+    with pytest.raises(
+        ParameterError, match=r"noise_eps=0\.01 has no effect with gate='sharpened'"
+    ):
         configure(gate="sharpened", overrides={"noise_eps": 0.01})
+
+
+@pytest.mark.parametrize("task", PRESETS)
+def test_options_of_gates_reach_the_model_and_the_training(task):
+    overrides = {
+        "noise_gates": "input-forget-output", "noise_distribution": "gaussian",
+        "evaluation_gate": "hard",
+        "gate_learning_rate_factor": 5, "gate_initial_scale": 0.2,
+    }  # fmt: skip
+    configuration = configure(task=task, overrides=overrides)
+    model = build_model(configuration, *[9] * (1 if task == "language-model" else 2))
+    for lstm in (part for part in model.modules() if isinstance(part, G2LSTM)):
+        assert (lstm.noise_gates, lstm.noise_distribution) == ("input-forget-output", "gaussian")
+        assert lstm.evaluation_gate == "hard"
+    training = configuration.training
+    assert (training.gate_learning_rate_factor, training.gate_initial_scale) == (5, 0.2)
+    assert configure(task=task, overrides={"evaluation_gate": "plain"}).overrides == {}
+
+
+@pytest.mark.parametrize(
+    ("gate", "overrides", "message"),
+    [
+        ("sigmoid", {"noise_gates": "input-forget-output"}, "no effect with gate='sigmoid'"),
+        ("sharpened", {"noise_distribution": "gaussian"}, "no effect with gate='sharpened'"),
+        ("sharpened", {"evaluation_gate": "temperature"}, "no effect with gate='sharpened'"),
+        ("gumbel", {"noise_distribution": "gaussian", "noise_eps": 0.1}, "noise_eps has no effect"),
+        (
+            "gumbel",
+            {"noise_gates": "output"},
+            "noise_gates must be one of input-forget, .*'output'",
+        ),
+        ("gumbel", {"noise_gate": 1}, "unknown override 'noise_gate'; did you mean 'noise_gates'"),
+        ("gumbel", {"evaluation_gate": True}, "evaluation_gate must be of type str, got True"),
+        (
+            "sigmoid",
+            {"gate_learning_rate_factor": 0.0},
+            "gate_learning_rate_factor must be greater",
+        ),
+        ("sigmoid", {"gate_initial_scale": "inf"}, "gate_initial_scale must be a finite number"),
+    ],
+)
+def test_a_bad_option_of_gates_is_named(gate, overrides, message):
+    with pytest.raises(ParameterError, match=message):
+        configure(gate=gate, overrides=overrides)
+    assert configure(gate="sigmoid", overrides={"evaluation_gate": "hard"}).overrides
 
 
 def test_strands_are_shared_out_evenly_among_the_processes():

@@ -16,7 +16,9 @@ from g2lstm.gates import (
     check_gate,
     check_probability,
     check_temperature,
+    gaussian_noise,
     gumbel_gate,
+    hard_gate,
     logistic_noise,
     proposition_bounds,
     sharpened_gate,
@@ -104,6 +106,35 @@ def test_noise_without_eps_is_finite():
     noise = logistic_noise((5_000_000,), 1.0, 0.0, generator=seeded(5))
     assert noise.isfinite().all()
     assert noise.abs().max() > 12  # the tails are there
+
+
+def test_gaussian_noise_has_the_variance_of_the_logistic_distribution():
+    noise = gaussian_noise((SAMPLES,), generator=seeded(7)).double().numpy()
+    scale = stats.logistic.std()
+    assert stats.kstest(noise, stats.norm(scale=scale).cdf).pvalue > 1e-3
+    assert abs(noise.std() / scale - 1) < 0.01
+    many = gaussian_noise((5_000_000,), generator=seeded(8))
+    assert many.isfinite().all()
+    assert many.abs().max() > 4.5 * scale  # the tails are there
+    with pytest.raises(ValueError, match=r"got 1\.5"):
+        gaussian_noise((3,), 1.5)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.2, 1.0])
+def test_gaussian_and_logistic_noise_of_a_seed_differ_in_nothing_but_the_distribution(probability):
+    """The same places, and there the quantiles of the same U."""
+    logistic = logistic_noise((SAMPLES,), probability, 0.0, generator=seeded(9)).double()
+    gaussian = gaussian_noise((SAMPLES,), probability, generator=seeded(9)).double()
+    assert torch.equal(logistic != 0, gaussian != 0)
+    uniform = stats.logistic.cdf(logistic.numpy())
+    expected = stats.norm(scale=math.pi / math.sqrt(3)).ppf(uniform)
+    torch.testing.assert_close(gaussian, torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+
+
+def test_hard_gates_open_at_0():
+    a = torch.tensor([-3.0, -1e-30, -0.0, 0.0, 1e-30, 3.0], dtype=torch.float64)
+    assert hard_gate(a).tolist() == [0, 0, 1, 1, 1, 1]
+    assert hard_gate(a).dtype == torch.float64
 
 
 def test_noise_repeats_with_its_generator_or_the_global_seed():

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from g2lstm.language_model import LanguageModel, detach, locked_dropout
+from g2lstm.low_rank_lstm import factorise
 
 SIZES = {"vocabulary_size": 30, "embedding_size": 12, "hidden_size": 16, "num_layers": 2}
 NO_DROPOUT = {
@@ -144,6 +145,23 @@ def test_temperature_is_that_of_all_layers():
     assert model.temperature == 0.7
     model.temperature = 0.3
     assert [layer.temperature for layer in model.layers] == [0.3, 0.3]
+
+
+def test_the_settings_of_gates_are_those_of_all_layers():
+    settings = {
+        "noise_distribution": "gaussian", "noise_gates": "input-forget-output",
+        "evaluation_gate": "temperature",
+    }  # fmt: skip
+    model = make(**settings)
+    for name, value in settings.items():
+        assert [getattr(layer, name) for layer in model.layers] == [value] * 2
+    assert model.evaluation_gate == "temperature"
+    model.evaluation_gate = "hard"
+    assert [layer.evaluation_gate for layer in model.layers] == ["hard"] * 2
+    with pytest.raises(ValueError, match=r"evaluation_gate must be one of .* got 'soft'"):
+        model.evaluation_gate = "soft"
+    with pytest.raises(ValueError, match="holds no G2LSTM"):
+        factorise(model, 1).evaluation_gate = "plain"
 
 
 @pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 from g2lstm import G2LSTM
 from g2lstm.compression import CompressionError, LowRank, compress
+from g2lstm.gates import NOISE_GATES
 from g2lstm.inspection import record_gates
 from g2lstm.language_model import LanguageModel
 from g2lstm.low_rank_lstm import LowRankLSTM, factorise
@@ -24,6 +25,12 @@ KINDS = {
     "sigmoid": (G2LSTM, {"gate": "sigmoid"}),
     "sharpened": (G2LSTM, {"gate": "sharpened", "temperature": 0.4}),
     "gumbel": (G2LSTM, {"gate": "gumbel", "temperature": 0.4}),
+    "hard": (G2LSTM, {"gate": "sigmoid", "evaluation_gate": "hard"}),
+    "three kept": (
+        G2LSTM,
+        {"temperature": 0.4, "noise_gates": NOISE_GATES[1], "evaluation_gate": "temperature"},
+    ),
+    "three hard": (G2LSTM, {"noise_gates": NOISE_GATES[1], "evaluation_gate": "hard"}),
 }
 
 

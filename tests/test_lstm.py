@@ -9,10 +9,11 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from g2lstm import G2LSTM, lstm
-from g2lstm.gates import logistic_noise
+from g2lstm.gate_rates import scale_gates
+from g2lstm.gates import NOISE_GATES, gaussian_noise, logistic_noise
 from g2lstm.inspection import record_gates
 from g2lstm.lstm import BackendError, run_layers
 
@@ -241,7 +242,11 @@ def test_weight_dropout_changes_the_output_in_training_only(backend, gate):
 # --- gates ---------------------------------------------------------------------------------------
 
 
-def loop(layer, x, temperature, noise=None):
+def sigmoid(a):
+    return 1 / (1 + torch.exp(-a))
+
+
+def loop(layer, x, temperature, noise=None, binary_output=False, sigmoid=sigmoid):
     """One layer in plain float64 arithmetic: a / tau for the input and forget gates."""
     h = c = torch.zeros(x.shape[1], HIDDEN, dtype=torch.float64)
     outputs = []
@@ -250,18 +255,20 @@ def loop(layer, x, temperature, noise=None):
         a = a + nn.functional.linear(h, layer.weight_hh_l0, layer.bias_hh_l0)
         i, f, g, o = a.split(HIDDEN, dim=1)
         if noise is not None:
-            i, f = i + noise[t, :, :HIDDEN], f + noise[t, :, HIDDEN:]
-        i, f = 1 / (1 + torch.exp(-i / temperature)), 1 / (1 + torch.exp(-f / temperature))
+            i, f = i + noise[t, :, :HIDDEN], f + noise[t, :, HIDDEN : 2 * HIDDEN]
+            o = o + noise[t, :, 2 * HIDDEN :] if binary_output else o
+        i, f = sigmoid(i / temperature), sigmoid(f / temperature)
+        o = sigmoid(o / temperature) if binary_output else 1 / (1 + torch.exp(-o))
         c = f * c + i * torch.tanh(g)
-        h = torch.tanh(c) / (1 + torch.exp(-o))
+        h = torch.tanh(c) * o
         outputs.append(h)
     return torch.stack(outputs), h, c
 
 
-def compare_with_loop(layer, temperature, noise=None, seed=None):
+def compare_with_loop(layer, temperature, noise=None, seed=None, **modes):
     x = make_input("batched", False)
     leaves = [x, *layer.parameters()]
-    expected = loop(layer, x, temperature, noise)
+    expected = loop(layer, x, temperature, noise, **modes)
     if seed is not None:
         torch.manual_seed(seed)
     output, (h, c) = layer(x)
@@ -287,6 +294,105 @@ def test_gumbel_gates_in_training(probability, backend):
     torch.manual_seed(5)
     noise = logistic_noise((STEPS, BATCH, 2 * HIDDEN), probability).double()
     compare_with_loop(layer.double(), 0.7, noise, seed=5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "reference"])
+def test_gaussian_noise_takes_the_place_of_the_logistic(backend):
+    layer = G2LSTM(
+        INPUT, HIDDEN, temperature=0.7, noise_probability=0.5, noise_distribution="gaussian",
+        backend=backend,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    noise = gaussian_noise((STEPS, BATCH, 2 * HIDDEN), 0.5).double()
+    compare_with_loop(layer.double(), 0.7, noise, seed=5)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "reference"])
+@pytest.mark.parametrize("probability", [0.0, 0.5])
+def test_the_output_gate_may_be_a_gumbel_gate_too(probability, backend):
+    """Noise of the three gates in one draw; without the option the output gate stays as it is."""
+    layer = G2LSTM(
+        INPUT, HIDDEN, temperature=0.7, noise_probability=probability, noise_gates=NOISE_GATES[1],
+        backend=backend,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    noise = logistic_noise((STEPS, BATCH, 3 * HIDDEN), probability).double()
+    compare_with_loop(layer.double(), 0.7, noise, seed=5, binary_output=True)
+    x = make_input("batched", False)
+    assert_same([layer.eval()(x)[:1]], [pair_of(layer)(x)[:1]])
+
+
+def pair_of(layer):
+    """A torch.nn.LSTM with the weights of the layer."""
+    lstm = nn.LSTM(INPUT, HIDDEN, layer.num_layers, bidirectional=layer.bidirectional).double()
+    lstm.load_state_dict(layer.state_dict())
+    return lstm
+
+
+@pytest.mark.parametrize("kind", ["batched", "unbatched", "sorted", "unsorted"])
+@pytest.mark.parametrize("backend", ["auto", "fused", "reference"])
+def test_gumbel_gates_that_keep_their_temperature_are_sharpened_in_evaluation(backend, kind):
+    shape = {"num_layers": 2, "bidirectional": True, "temperature": 0.3, "backend": backend}
+    layer = G2LSTM(INPUT, HIDDEN, **shape, evaluation_gate="temperature").double().eval()
+    sharpened = G2LSTM(INPUT, HIDDEN, **shape, gate="sharpened").double().eval()
+    sharpened.load_state_dict(layer.state_dict())
+    x = make_input(kind, False)
+    assert_same(everything(layer, x, kind, None), everything(sharpened, x, kind, None))
+    layer.evaluation_gate = "plain"
+    assert_same([call(layer, x, kind, None)], [call(pair_of(layer), x, kind, None)])
+
+
+def test_the_output_gate_keeps_its_temperature_if_it_is_a_gumbel_gate():
+    layer = G2LSTM(INPUT, HIDDEN, temperature=0.3, noise_gates=NOISE_GATES[1]).double().eval()
+    layer.evaluation_gate = "temperature"
+    compare_with_loop(layer, 0.3, binary_output=True)
+    layer.evaluation_gate = "hard"
+    compare_with_loop(layer, 1.0, binary_output=True, sigmoid=lambda a: (a >= 0).double())
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "reference"])
+@pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])
+def test_hard_gates_of_every_kind_in_evaluation(gate, backend):
+    layer = G2LSTM(INPUT, HIDDEN, gate=gate, temperature=0.4, backend=backend).double().eval()
+    with torch.no_grad():
+        layer.bias_ih_l0[0] = -layer.bias_hh_l0[0]
+        layer.weight_ih_l0[0] = layer.weight_hh_l0[0] = 0.0  # a is 0: an open gate
+    plain = layer(make_input("batched", False))[0]
+    layer.evaluation_gate = "hard"
+    compare_with_loop(layer, 1.0, sigmoid=lambda a: (a >= 0).double())
+    with record_gates(layer) as records, torch.no_grad():
+        output = layer(make_input("batched", False))[0]
+    assert set(records[0].input_gate.unique().tolist()) == {0.0, 1.0}
+    assert set(records[0].forget_gate.unique().tolist()) == {0.0, 1.0}
+    assert (records[0].input_gate[:, :, 0] == 1).all()
+    assert not torch.allclose(output, plain)
+    # And through time and directions as ever: each sequence of a packed batch as if alone.
+    deep = G2LSTM(INPUT, HIDDEN, 2, bidirectional=True, gate=gate, evaluation_gate="hard").eval()
+    x = torch.randn(STEPS, BATCH, INPUT, generator=torch.Generator().manual_seed(0))
+    packed = pack_padded_sequence(x, LENGTHS["unsorted"], enforce_sorted=False)
+    found, _ = pad_packed_sequence(deep(packed)[0])
+    for b, length in enumerate(LENGTHS["unsorted"]):
+        torch.testing.assert_close(found[:length, b], deep(x[:length, b])[0])
+
+
+@pytest.mark.parametrize("evaluation_gate", ["temperature", "hard"])
+@pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])
+def test_gates_of_evaluation_change_nothing_in_training(gate, evaluation_gate):
+    layer, x = G2LSTM(INPUT, HIDDEN, 2, gate=gate, backend="fused").double(), make_input("", False)
+    torch.manual_seed(3)
+    expected = everything(layer, x, "", None)
+    layer.evaluation_gate = evaluation_gate
+    torch.manual_seed(3)
+    assert_same(everything(layer, x, "", None), expected, 0)
+
+
+def test_an_lstm_with_rescaled_weights_is_the_sharpened_sigmoid():
+    """W' = W / tau in the rows of the input and forget gates, biases too (paper, section 3.2)."""
+    sharpened = G2LSTM(INPUT, HIDDEN, 2, gate="sharpened", temperature=0.2).double()
+    lstm, x = pair_of(sharpened), make_input("batched", False)
+    assert not torch.allclose(sharpened(x)[0], lstm(x)[0])
+    scale_gates(lstm, 1 / 0.2)
+    assert_same([sharpened(x)[:1]], [lstm(x)[:1]])
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -349,6 +455,14 @@ def test_temperature_may_be_set_and_is_checked_at_the_next_call():
         layer(torch.zeros(2, 2, INPUT))
 
 
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_the_gate_in_evaluation_may_be_set_and_is_checked_at_the_next_call(backend):
+    layer = G2LSTM(INPUT, HIDDEN, backend=backend).eval()
+    layer.evaluation_gate = "soft"
+    with pytest.raises(ValueError, match=r"evaluation_gate must be one of plain.*got 'soft'"):
+        layer(torch.zeros(2, 2, INPUT))
+
+
 @pytest.mark.parametrize("kind", ["batched", "unbatched", "unsorted"])
 def test_another_recurrence_may_run_each_layer_and_direction(kind):
     """One by a loop of nn.LSTMCell, over each sequence alone, inside the layouts of run_layers."""
@@ -391,6 +505,8 @@ def test_another_recurrence_may_run_each_layer_and_direction(kind):
         ({"gate": "sharpened"}, True),
         ({"gate": "sharpened"}, False),
         ({"gate": "sigmoid", "weight_dropout": 0.5}, True),
+        ({"gate": "sigmoid", "evaluation_gate": "hard"}, False),
+        ({"gate": "gumbel", "evaluation_gate": "temperature"}, False),
     ],
 )
 def test_native_backend_refuses_what_it_cannot_serve(arguments, training):
@@ -422,6 +538,9 @@ def test_auto_takes_the_fastest_backend_that_is_right(monkeypatch):
     assert not uses_native(True, gate="gumbel")
     assert not uses_native(True, gate="sigmoid", weight_dropout=0.5)
     assert not uses_native(False, gate="sharpened")
+    assert uses_native(True, gate="sigmoid", evaluation_gate="hard")
+    assert not uses_native(False, gate="sigmoid", evaluation_gate="hard")
+    assert not uses_native(False, gate="gumbel", evaluation_gate="temperature")
     assert not uses_native(True, packed=True, gate="sigmoid")
     assert uses_native(False, packed=True, gate="sigmoid")
     with torch.autocast("cpu", torch.bfloat16):
@@ -504,6 +623,9 @@ def test_empty_batch(backend):
         ({"gate": "hard"}, "gate.*'hard'"),
         ({"temperature": 0.0}, r"temperature.*0\.0"),
         ({"noise_probability": 1.5}, r"probability.*1\.5"),
+        ({"noise_distribution": "normal"}, "noise_distribution.*'normal'"),
+        ({"noise_gates": "output"}, "noise_gates.*'output'"),
+        ({"evaluation_gate": "soft"}, "evaluation_gate.*'soft'"),
         ({"weight_dropout": -0.5}, r"-0\.5"),
         ({"backend": "cuda"}, "backend.*'cuda'"),
         ({"hidden_size": 0}, "hidden_size"),

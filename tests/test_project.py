@@ -26,6 +26,8 @@ LAYERS = (
     "products",
     "provenance",
     "gates",
+    "gate_modes",
+    "gate_rates",
     "steps",
     "recurrence",
     "lstm",

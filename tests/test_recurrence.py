@@ -54,6 +54,7 @@ def make(
     *,
     bias=True,
     noise=True,
+    noisy_gates=2,
     seed=0,
     dtype=torch.float64,
     device="cpu",
@@ -73,14 +74,14 @@ def make(
         draw(4 * hidden, inputs),
         draw(4 * hidden, hidden),
         *biases,
-        draw(steps, batch, 2 * hidden).detach() if noise else None,
+        draw(steps, batch, noisy_gates * hidden).detach() if noise else None,
     )
 
 
-def results_and_gradients(recurrence, tensors, temperature=0.9, batch_sizes=None):
+def results_and_gradients(recurrence, tensors, temperature=0.9, batch_sizes=None, *modes):
     """Everything the function returns, and the gradients of a function of all of it."""
     leaves = [t for t in tensors if t is not None and t.requires_grad]
-    output, h, c, gates = recurrence(*tensors, temperature, batch_sizes)
+    output, h, c, gates = recurrence(*tensors, temperature, batch_sizes, *modes)
     weights = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
     loss = (output * weights.view_as(output)).sum() + (h * h).sum() + (c * 0.3).sin().sum()
     return [output, h, c, gates.detach()], torch.autograd.grad(loss, leaves)
@@ -108,24 +109,36 @@ def test_equals_lstm_cell(recurrence):
     assert_same((values[:3], gradients), (expected[:3], expected_gradients))
 
 
+@pytest.mark.parametrize("binary_output", [False, True])
+@pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("recurrence", BACKENDS.values(), ids=BACKENDS)
-def test_equals_the_papers_equations(recurrence):
-    """One sequence, scalar arithmetic in plain Python with the gates of gates.py."""
-    tensors = make(4, 1, 3, 2)
+def test_equals_the_papers_equations(recurrence, hard, binary_output):
+    """One sequence, scalar arithmetic in plain Python with the gates of gates.py.
+
+    With two options: hard gates, and an output gate that is as the input and forget gates are.
+    """
+    tensors = make(4, 1, 3, 2, noisy_gates=3 if binary_output else 2)
     x, h0, c0, w_ih, w_hh, b_ih, b_hh, noise = [tensor.detach() for tensor in tensors]
     h, c, tau = h0[0], c0[0], 0.7
     outputs, gates = [], []
     for t in range(4):
         a = [w_ih[k] @ x[t, 0] + w_hh[k] @ h + b_ih[k] + b_hh[k] for k in range(8)]
-        i = [gumbel_gate(a[k], tau, noise[t, 0, k]) for k in (0, 1)]
-        f = [gumbel_gate(a[k], tau, noise[t, 0, k]) for k in (2, 3)]
+
+        def gate(a, noise):
+            return (a + noise >= 0).double() if hard else gumbel_gate(a, tau, noise)
+
+        i = [gate(a[k], noise[t, 0, k]) for k in (0, 1)]
+        f = [gate(a[k], noise[t, 0, k]) for k in (2, 3)]
         g, o = torch.tanh(torch.stack(a[4:6])), torch.sigmoid(torch.stack(a[6:8]))
+        if binary_output:
+            o = torch.stack([gate(a[6 + k], noise[t, 0, 4 + k]) for k in (0, 1)])
         c = torch.stack(f) * c + torch.stack(i) * g
         h = o * torch.tanh(c)
         outputs.append(h)
         gates.append(torch.stack(i + f))
     expected = [torch.stack(outputs)[:, None], h[None], c[None], torch.stack(gates)[:, None]]
-    for value, wanted in zip(recurrence(*tensors, tau), expected, strict=True):
+    found = recurrence(*tensors, tau, None, binary_output, hard)
+    for value, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(value, wanted, rtol=0, atol=1e-12)
 
 
@@ -169,21 +182,23 @@ def test_a_torch_without_the_kernel_goes_in_place(monkeypatch):
     hidden=st.integers(1, 5),
     bias=st.booleans(),
     noise=st.booleans(),
+    binary_output=st.booleans(),
     temperature=st.floats(0.05, 3),
     seed=st.integers(0, 1000),
     device=st.sampled_from(DEVICES),
 )
 def test_fused_equals_reference(
-    sizes, packed, inputs, hidden, bias, noise, temperature, seed, device
+    sizes, packed, inputs, hidden, bias, noise, binary_output, temperature, seed, device
 ):
     sizes = sorted(sizes, reverse=True)
     tensors = make(
-        len(sizes), sizes[0], inputs, hidden, bias=bias, noise=noise, seed=seed, device=device
-    )
-    batch_sizes = sizes if packed else None
+        len(sizes), sizes[0], inputs, hidden, bias=bias, noise=noise, seed=seed, device=device,
+        noisy_gates=3 if binary_output else 2,
+    )  # fmt: skip
+    rest = temperature, sizes if packed else None, binary_output
     assert_same(
-        results_and_gradients(fused_recurrence, tensors, temperature, batch_sizes),
-        results_and_gradients(reference_recurrence, tensors, temperature, batch_sizes),
+        results_and_gradients(fused_recurrence, tensors, *rest),
+        results_and_gradients(reference_recurrence, tensors, *rest),
     )
 
 

@@ -76,9 +76,11 @@ def test_a_run_directory_takes_its_vocabulary_from_the_corpus(corpora, tmp_path)
         open_model(tmp_path / "run")
 
 
+@pytest.mark.parametrize("evaluation_gate", ["plain", "hard"])
 @pytest.mark.parametrize("task", ["language-model", "translation"])
-def test_a_factored_model_computes_what_low_rank_computes(models, tmp_path, task):
+def test_a_factored_model_computes_what_low_rank_computes(models, tmp_path, task, evaluation_gate):
     saved = open_model(models / task, device="cpu")
+    saved.model.evaluation_gate = evaluation_gate
     report = save_compressed(saved, tmp_path / "small", rank=2)
     assert report["parameters"].iloc[1] < report["parameters"].iloc[0]
     assert differences(tmp_path / "small") == []
@@ -101,6 +103,10 @@ def test_a_rounded_model_comes_back_bit_by_bit(models, tmp_path):
     twin = compress(saved.model, method)
     assert all(map(torch.equal, small.state_dict().values(), twin.state_dict().values()))
     assert small.temperature == saved.model.temperature
+    assert small.evaluation_gate == "plain"
+    saved.model.evaluation_gate = "hard"
+    save_compressed(saved, tmp_path / "hard", method=method)
+    assert open_model(tmp_path / "hard", device="cpu").model.evaluation_gate == "hard"
     report = save_compressed(saved, tmp_path / "small", method=method, int8=True, force=True)
     about = json.loads((tmp_path / "small/compression.json").read_text())
     assert about["how"] == "step 0.02, clip 0.04, all other matrices int8"

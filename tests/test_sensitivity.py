@@ -10,7 +10,6 @@ from torch import nn
 
 from g2lstm.compression import gate_blocks
 from g2lstm.evaluation import evaluate, evaluate_translation
-from g2lstm.inspection import record_gates
 from g2lstm.language_model import LanguageModel
 from g2lstm.lstm import G2LSTM
 from g2lstm.measurements import first_pairs
@@ -20,7 +19,6 @@ from g2lstm.sensitivity import (
     measure_switches,
     moved,
     random_direction,
-    with_temperature_in_evaluation,
 )
 from g2lstm.translation import TranslationModel
 from tiny_runs import untrained
@@ -152,46 +150,6 @@ def test_steps_along_several_directions_add_up():
         assert torch.equal(value, model.state_dict()[name])
 
 
-# Temperature in evaluation
-
-
-def test_temperature_in_evaluation_divides_the_gates_of_a_gumbel_model():
-    model = language_model(gate="gumbel", temperature=0.3)
-    divided = with_temperature_in_evaluation(model)
-    tokens = torch.randint(11, (1, 5), generator=torch.Generator().manual_seed(1))
-    for form, temperature in ((divided, 0.3), (model, 1.0)):
-        with record_gates(form) as records, torch.no_grad():
-            output = form(tokens)  # one step from a state of zeros
-        x = model.embedding(tokens[0]).detach()
-        for layer, record in zip(model.layers, records, strict=True):
-            a = x @ layer.weight_ih_l0.T + layer.bias_ih_l0 + layer.bias_hh_l0
-            i, f, g, o = a.detach().double().numpy().reshape(5, 4, -1).transpose(1, 0, 2)
-            i, f = (1 / (1 + np.exp(-gate / temperature)) for gate in (i, f))
-            np.testing.assert_allclose(record.input_gate[0], i, atol=1e-6)
-            np.testing.assert_allclose(record.forget_gate[0], f, atol=1e-6)
-            x = torch.tensor(np.tanh(i * np.tanh(g)) / (1 + np.exp(-o))).float()
-        torch.testing.assert_close(output.hidden[0], x)
-    assert model.gate == "gumbel"
-    assert all(layer.gate == "gumbel" for layer in model.layers)
-    for name, value in divided.state_dict().items():
-        assert torch.equal(value, model.state_dict()[name])
-
-
-def test_all_layers_of_a_translation_divide():
-    model = translation_model()
-    divided = with_temperature_in_evaluation(model)
-    assert [part.gate for part in divided.modules() if isinstance(part, G2LSTM)] == [
-        "sharpened"
-    ] * 4
-    assert {part.gate for part in model.modules() if isinstance(part, G2LSTM)} == {"gumbel"}
-
-
-@pytest.mark.parametrize("gate", ["sigmoid", "sharpened"])
-def test_only_gumbel_gates_have_the_choice(gate):
-    with pytest.raises(ValueError, match=f"a choice of gumbel, not '{gate}'"):
-        with_temperature_in_evaluation(language_model(gate=gate))
-
-
 # Measurements
 
 
@@ -250,6 +208,17 @@ def truncated(model, rank, kinds):
     return copied
 
 
+def hard(model):
+    """The model with pre-activations of the gates so large that the sigmoid is 0 or 1."""
+    steep = copy.deepcopy(model)
+    for layer in (part for part in steep.modules() if isinstance(part, G2LSTM)):
+        layer.gate = "sigmoid"
+        with torch.no_grad():
+            for value in layer.parameters():
+                value[: len(value) // 2] *= 1e9
+    return steep
+
+
 def test_switches_of_a_language_model(reader):
     found = measure_switches(reader, limit=LIMIT)
     corpus, model = reader.task.corpus, reader.model
@@ -266,14 +235,20 @@ def test_switches_of_a_language_model(reader):
                 value[: len(value) // 2] /= 0.4
     expected = loss_of_text(sharp, corpus.valid)
     assert found["loss_temperature_in_evaluation"] == pytest.approx(expected, rel=1e-5)
-    assert len(set(found.values())) == 4
+    expected = loss_of_text(hard(model), corpus.valid)
+    assert found["loss_hard_in_evaluation"] == pytest.approx(expected, rel=1e-5)
+    assert len(set(found.values())) == 5
+    assert model.evaluation_gate == "plain"
 
 
 def test_switches_of_a_translation(translator):
     found = measure_switches(translator, limit=LIMIT)
     model, pairs = translator.model, translator.task.pairs
     valid, train = (first_pairs(pairs[split], LIMIT) for split in ("valid", "train"))
-    assert found.keys() == {"loss", "loss_svd_plus", "loss_seen"}
+    # Kept temperatures are a matter of Gumbel gates.
+    assert found.keys() == {"loss", "loss_svd_plus", "loss_seen", "loss_hard_in_evaluation"}
+    expected = evaluate_translation(hard(model), valid).loss
+    assert found["loss_hard_in_evaluation"] == pytest.approx(expected, rel=1e-5)
     assert found["loss"] == evaluate_translation(model, valid).loss
     assert found["loss_seen"] == evaluate_translation(model, train).loss
     # 16 of 256 units are 0.6 of 10: rank 1, in W_h and the context's columns of W_x.

@@ -101,8 +101,14 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize(
     "options",
-    [replace(ADAMW, epochs=2), NT_ASGD, replace(SGD, epochs=2, finetune_epochs=2)],
-    ids=["adamw", "nt-asgd", "finetune"],
+    [
+        replace(ADAMW, epochs=2),
+        NT_ASGD,
+        replace(SGD, epochs=2, finetune_epochs=2),
+        replace(ADAMW, epochs=2, gate_learning_rate_factor=2.0, gate_initial_scale=3.0),
+        replace(SGD, epochs=2, finetune_epochs=2, gate_learning_rate_factor=0.5),
+    ],
+    ids=["adamw", "nt-asgd", "finetune", "adamw, gates apart", "finetune, gates apart"],
 )
 def test_a_run_killed_at_any_write_goes_on_exactly(tmp_path, monkeypatch, options):
     replace_file = files.os.replace
@@ -193,6 +199,27 @@ def test_averaged_sgd_evaluates_the_mean_of_the_iterates(tmp_path):
     load_checkpoint(tmp_path / "state/checkpoint.safetensors", raw)
     # The means were seen; the last iterate is in the checkpoint.
     torch.testing.assert_close(seen[3], (seen[2] + raw.embedding.weight) / 2)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_gates_may_start_larger_and_learn_at_another_rate(tmp_path, optimizer):
+    """One step: the weights of the gates, from the scaled ones, move by 3 times as much."""
+    options = replace(
+        SGD, optimizer=optimizer, epochs=1, bptt=1000, warmup=0.0, learning_rate=0.01,
+        alpha=0.0, beta=0.0, gate_initial_scale=2.0, clip=1e6,
+    )  # fmt: skip
+    start, moves = make("sigmoid", dropout_embedding=0.0), []
+    for factor in (1.0, 3.0):
+        model = make("sigmoid", dropout_embedding=0.0)
+        run(tmp_path / str(factor), replace(options, gate_learning_rate_factor=factor), model)
+        moves.append(dict(model.named_parameters()))
+    for name, initial in start.named_parameters():
+        rows = len(initial) // 2 if "layers" in name else 0
+        begun = torch.cat([2 * initial[:rows], initial[rows:]]).detach()
+        slow, fast = (found[name].detach() - begun for found in moves)
+        assert slow.abs().max() > 0
+        torch.testing.assert_close(fast[:rows], 3 * slow[:rows], rtol=1e-2, atol=1e-6)
+        torch.testing.assert_close(fast[rows:], slow[rows:], rtol=1e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["alpha", "beta", "weight_decay", "clip"])
@@ -337,6 +364,8 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
         ({"learning_rate": 0.0}, "learning_rate must be greater than 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be greater than 0, got nan"),
         ({"alpha": -1.0}, "alpha must not be negative"),
+        ({"gate_learning_rate_factor": 0.0}, "gate_learning_rate_factor must be greater than 0"),
+        ({"gate_initial_scale": -1.0}, r"gate_initial_scale must be greater than 0, got -1\.0"),
         ({"warmup": 1.0}, "warmup must be in"),
         ({"finetune_epochs": 1}, "finetune_epochs=1 needs optimizer='sgd'"),
         ({"precision": "int8"}, "precision must be one of"),

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from g2lstm.attention import Memory
 from g2lstm.batches import pad
 from g2lstm.inspection import record_gates
+from g2lstm.low_rank_lstm import factorise
 from g2lstm.subwords import BEGIN, END, PAD
 from g2lstm.translation import TranslationModel
 
@@ -296,6 +297,23 @@ def test_temperature_is_that_of_all_layers():
     model.temperature = 0.25
     assert [lstm.temperature for lstm in model.lstms] == [0.25] * 4
     assert model.temperature == 0.25
+
+
+def test_the_settings_of_gates_are_those_of_all_layers():
+    settings = {
+        "noise_distribution": "gaussian", "noise_gates": "input-forget-output",
+        "evaluation_gate": "temperature",
+    }  # fmt: skip
+    model = make("gumbel", **settings)
+    for name, value in settings.items():
+        assert [getattr(layer, name) for layer in model.lstms] == [value] * 4
+    assert model.evaluation_gate == "temperature"
+    model.evaluation_gate = "hard"
+    assert [layer.evaluation_gate for layer in model.lstms] == ["hard"] * 4
+    with pytest.raises(ValueError, match=r"evaluation_gate must be one of .* got 'soft'"):
+        model.evaluation_gate = "soft"
+    with pytest.raises(ValueError, match="holds no G2LSTM"):
+        factorise(model, 1).evaluation_gate = "plain"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from g2lstm.plots import GATE_LABELS
 from g2lstm.presets import PRESETS
 from g2lstm.records import Run, RunError
 from g2lstm.runs import prepare, train_or_load
+from g2lstm.settings import training_defaults
 from g2lstm.trials import (
     EXPLORATION,
     TUNING,
@@ -84,6 +85,16 @@ def test_the_best_epoch_of_each_trial_and_the_best_trial_of_each_gate():
         }
     )
     pd.testing.assert_frame_equal(frame, expected)
+
+
+def test_trials_from_before_an_option_had_its_default():
+    frame = tuning_table(
+        [
+            trial("sigmoid", (3.0,), rate=0.1),
+            trial("sigmoid", (2.0,), rate=0.1, gate_learning_rate_factor=5.0),
+        ]
+    )
+    assert frame["gate_learning_rate_factor"].tolist() == ["1.0", "5.0"]
 
 
 def test_the_mean_over_seeds_decides():
@@ -320,6 +331,7 @@ def check_budget(preset, task, corpus):
     for one in trials:
         tried[one.config["gate"]].append(one)
         training, model = one.config["training"], one.config["model"]
+        training = training_defaults(task) | training  # options that came later
         assert len(one.metrics) == training["epochs"], "to the end"
         assert "summary.json" not in [path.name for path in one.directory.iterdir()]
         assert (training, model) in [
@@ -333,5 +345,6 @@ def check_budget(preset, task, corpus):
         assert len(of_gate) == len(PRESETS[task][preset].candidates), gate
         best = min(of_gate, key=lambda run: min(row["valid_loss"] for row in run.metrics))
         now = configure(**about, gate=gate)
-        assert best.config["training"] == now.training.__dict__, GATE_LABELS[gate]
+        training = training_defaults(task) | best.config["training"]
+        assert training == now.training.__dict__, GATE_LABELS[gate]
         assert best.config["model"] == now.model, GATE_LABELS[gate]
