@@ -206,8 +206,8 @@ def evaluation_table(measured: Measured) -> pd.DataFrame:
 
     Returns:
         Validation perplexity of the run, with the temperature kept and with hard gates, and their
-        changes against the first in nats; mean ± standard deviation over seeds. Empty where a way
-        was not measured; a model for which none was is left out.
+        changes against the first in nats; mean ± standard deviation over seeds. A way that was not
+        measured is left out, and so is a model of which none was.
     """
     ways = {"tau kept": "loss_temperature_in_evaluation", "hard gates": "loss_hard_in_evaluation"}
     columns = ["model", "seeds", "as trained"]
@@ -227,7 +227,8 @@ def evaluation_table(measured: Measured) -> pd.DataFrame:
                 changes = np.subtract(others, losses)
             row[f"{way}, change in nats"] = _over_seeds(changes, 4)
         rows.append(row)
-    return pd.DataFrame(rows, columns=columns)
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.loc[:, (frame != "").any()] if rows else frame
 
 
 def _loss(value: float | None) -> float:

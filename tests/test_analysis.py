@@ -141,7 +141,7 @@ def test_other_gates_in_evaluation_are_against_the_runs_own():
     assert list(lstm[["hard gates", "hard gates, change in nats"]]) == ["infinite", "infinite"]
     older = evaluation_table([(runs[0], {"loss": 2.0} | kept), measured[4]])
     assert list(older["model"]) == ["G2-LSTM"]
-    assert list(older["hard gates"]) == [""]
+    assert list(older.columns) == list(table.reset_index().columns[:5])
     assert len(evaluation_table(measured[4:5])) == 0
 
 
