@@ -222,6 +222,19 @@ def test_gates_may_start_larger_and_learn_at_another_rate(tmp_path, optimizer):
         torch.testing.assert_close(fast[rows:], slow[rows:], rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.parametrize("options", [ADAMW, SGD], ids=["adamw", "sgd"])
+def test_a_rate_of_the_gates_near_that_of_all_is_as_one_rate(tmp_path, options):
+    """Over many steps: no gradient is left over from the step before."""
+    found = []
+    for factor in (1.0, 1.0 + 1e-9):
+        model = make("sigmoid", dropout_embedding=0.0)
+        apart = replace(options, epochs=1, gate_learning_rate_factor=factor)
+        run(tmp_path / str(len(found)), apart, model)
+        found.append(model)
+    for one, other in zip(*(model.parameters() for model in found), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["alpha", "beta", "weight_decay", "clip"])
 def test_each_regulariser_of_the_loss_changes_the_result(tmp_path, name):
     options = replace(ADAMW, epochs=1, alpha=0.0, beta=0.0, weight_decay=0.0, clip=1e6)
