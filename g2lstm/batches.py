@@ -1,5 +1,6 @@
-"""Encoded sentence pairs in batches of about equal numbers of subwords."""
+"""Encoded sentence pairs in batches of pairs of like length."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -70,17 +71,37 @@ def pad(sequences: list[list[int]]) -> Tensor:
     return pad_sequence([torch.tensor(s, dtype=torch.int64) for s in sequences], padding_value=PAD)
 
 
+def at_most(pairs: Pairs, subwords: int) -> Pairs:
+    """The pairs with at most so many subwords on each side, end marks not counted.
+
+    Raises:
+        ValueError: there is none.
+    """
+    kept = [
+        (source, target)
+        for source, target in zip(pairs.sources, pairs.targets, strict=True)
+        if max(len(source) - 1, len(target)) <= subwords
+    ]
+    if not kept:
+        raise ValueError(f"no pair has at most {subwords} subwords on each side: allow more")
+    return Pairs(*map(list, zip(*kept, strict=True)))
+
+
 def token_batches(
-    pairs: Pairs, batch_tokens: int, random: np.random.Generator | None = None
+    pairs: Pairs,
+    batch_tokens: int,
+    random: np.random.Generator | None = None,
+    batch_sentences: int = 0,
 ) -> list[list[int]]:
     """Indices of batches of pairs of like length.
 
     A batch has at most ``batch_tokens`` subwords with padding (sentences times the longest side),
-    or a single pair.
+    or a single pair; or, where ``batch_sentences`` is not 0, so many pairs, the last one the rest.
 
     Args:
         pairs: to be batched; every pair is in one batch.
         batch_tokens: at least 1.
+        batch_sentences: at least 0.
         random: shuffles pairs of equal lengths and the order of the batches; without it batches
             come in order of length.
     """
@@ -92,7 +113,8 @@ def token_batches(
     longest = 0
     for index in np.lexsort((tie, lengths[:, 1], lengths[:, 0])).tolist():
         longest = max(longest, *lengths[index].tolist())
-        if batches and longest * (len(batches[-1]) + 1) <= batch_tokens:
+        number = len(batches[-1]) + 1 if batches else math.inf
+        if number <= batch_sentences if batch_sentences else longest * number <= batch_tokens:
             batches[-1].append(index)
         else:
             batches.append([index])

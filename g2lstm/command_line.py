@@ -116,7 +116,11 @@ def _add_models(add: Callable[..., Callable[..., argparse.Action]]) -> None:
     )
     argument("model", metavar="MODEL", help=MODEL)
     argument("file", metavar="FILE", help="the text, UTF-8; -: standard input")
-    argument("--cache", action="store_true", help="with the cache pointer (AWD-LSTM's settings)")
+    argument("--cache", action="store_true", help="with the cache pointer")
+    argument(
+        "--cache-recipe", choices=("penn-treebank", "wikitext-2"), default="penn-treebank",
+        help="whose settings of AWD-LSTM's cache pointer (default: penn-treebank)",
+    )  # fmt: skip
     argument = add(
         "compress",
         "write a smaller model: low rank or rounded gates, int8 for the rest",

@@ -20,7 +20,7 @@ from g2lstm.checkpoint import CheckpointError
 from g2lstm.compression import CompressionError, Round, RoundClip
 from g2lstm.corpus_sources import CorpusError, read_lines
 from g2lstm.data_parallel import ProcessesError, joined, rank
-from g2lstm.evaluation import evaluate, evaluate_with_cache
+from g2lstm.evaluation import CACHE_RECIPES, evaluate, evaluate_with_cache
 from g2lstm.exit_codes import FAILED, INTERRUPTED, OK
 from g2lstm.experiments import command, configure, run_directory
 from g2lstm.gates import GATES
@@ -126,9 +126,12 @@ def perplexity(options: Namespace) -> int:
         name = options.file
         lines, _ = read_lines(Path(name), "give a text file, or - for standard input")
     tokens, unknown = encode_text(saved.words, lines, name)
-    measure = evaluate_with_cache if options.cache else evaluate
-    found = measure(saved.model, tokens)
-    with_cache = " with the cache pointer" if options.cache else ""
+    if options.cache:
+        recipe = options.cache_recipe
+        found = evaluate_with_cache(saved.model, tokens, *CACHE_RECIPES[recipe])
+        with_cache = f" with the cache pointer ({recipe})"
+    else:
+        found, with_cache = evaluate(saved.model, tokens), ""
     print(
         f"perplexity {found.perplexity:.3f}{with_cache} "
         f"({found.loss:.4f} nats a token over {found.tokens} tokens)"

@@ -15,13 +15,22 @@ import torch
 
 from g2lstm.corpora import NAMES
 from g2lstm.corpus_sources import existing_folder
+from g2lstm.evaluation import CACHE_RECIPES
 from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
 from g2lstm.options import TrainingOptions
 from g2lstm.parallel_corpora import PARALLEL_NAMES
 from g2lstm.parameters import ParameterError
 from g2lstm.presets import GATE_SETTINGS, PRESETS
-from g2lstm.settings import MODELS, changed, checked_overrides, finite, for_corpus
+from g2lstm.settings import (
+    MODELS,
+    PARTS,
+    changed,
+    checked_overrides,
+    finite,
+    for_corpus,
+    made_with,
+)
 from g2lstm.translation import TranslationModel
 
 TASKS = tuple(PRESETS)
@@ -173,13 +182,16 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed_settings(config: Mapping[str, Any]) -> list[str]:
-    """What a run's ``config.json`` says otherwise than its preset says today, each in words."""
-    now = asdict(configure(**arguments_of(config)))
+    """What a run's ``config.json`` says otherwise than its preset says today, each in words.
+
+    What `made_with` names is none of it: published runs keep the settings they were made with.
+    """
+    now, then = asdict(configure(**arguments_of(config))), made_with(config)
     return [
         f"{name} {value!r}, now {now[part].get(name)!r}"
-        for part in ("model", "training", "data", "evaluation")
+        for part in PARTS
         for name, value in config.get(part, {}).items()
-        if now[part].get(name) != value
+        if now[part].get(name) != value and name not in then
     ]
 
 
@@ -322,9 +334,18 @@ def _check_effect(overrides: Mapping[str, Any], model: Mapping[str, Any], gate: 
 
 def _check_data(configuration: Configuration) -> None:
     settings = configuration.data | configuration.evaluation
-    for name, least in (("max_length", 1), ("beam_size", 1), ("merges", 0), ("length_penalty", 0)):
+    least_of = {
+        "max_length": 1, "beam_size": 1, "merges": 0, "length_penalty": 0, "max_subwords": 0,
+        "svd_rank": 1, "svd_plus_rank": 1,
+    }  # fmt: skip
+    for name, least in least_of.items():
         if name in settings and not least <= settings[name] < math.inf:
             raise ParameterError(f"{name} must be at least {least}, got {settings[name]!r}")
+    recipe = settings.get("cache_recipe", "penn-treebank")
+    if recipe not in CACHE_RECIPES:
+        raise ParameterError(
+            f"cache_recipe must be one of {', '.join(CACHE_RECIPES)}, got {recipe!r}"
+        )
     strands = getattr(configuration.training, "batch_size", 0)
     if strands % configuration.processes:
         raise ParameterError(

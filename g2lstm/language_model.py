@@ -25,6 +25,8 @@ class LanguageModelOutput(NamedTuple):
 class LanguageModel(nn.Module):
     """Word-level LSTM language model with the regularisers of AWD-LSTM.
 
+    The defaults are those of AWD-LSTM's recipe for Penn Treebank, which the paper follows.
+
     Dropout on whole words of the embedding matrix, and locked dropout (one mask for all time steps)
     on embeddings, between layers and on the output; DropConnect on the recurrent weights; softmax
     tied to the embedding. Activation regularisation belongs to the loss (`training`).
@@ -38,8 +40,8 @@ class LanguageModel(nn.Module):
         gate, temperature, noise_probability, noise_eps, noise_distribution, noise_gates,
             evaluation_gate, backend: of every `G2LSTM`.
         dropout: locked dropout on the output of the last layer (paper: 0.4).
-        dropout_between: locked dropout between layers (paper: 0.3).
-        dropout_embedding: locked dropout on the embeddings (paper: 0.65).
+        dropout_between: locked dropout between layers (paper: 0.25).
+        dropout_embedding: locked dropout on the embeddings (paper: 0.4).
         dropout_words: dropout of whole words (paper: 0.1).
         weight_dropout: DropConnect on the recurrent weights (paper: 0.5).
         tie_weights: use the embedding matrix as the softmax's weights (paper: yes).
@@ -67,8 +69,8 @@ class LanguageModel(nn.Module):
         noise_gates: str = "input-forget",
         evaluation_gate: str = "plain",
         dropout: float = 0.4,
-        dropout_between: float = 0.3,
-        dropout_embedding: float = 0.65,
+        dropout_between: float = 0.25,
+        dropout_embedding: float = 0.4,
         dropout_words: float = 0.1,
         weight_dropout: float = 0.5,
         tie_weights: bool = True,

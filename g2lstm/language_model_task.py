@@ -7,7 +7,13 @@ from typing import Any
 import torch
 
 from g2lstm.corpora import load_corpus
-from g2lstm.evaluation import batchify, evaluate, evaluate_with_cache, unigram_perplexity
+from g2lstm.evaluation import (
+    CACHE_RECIPES,
+    batchify,
+    evaluate,
+    evaluate_with_cache,
+    unigram_perplexity,
+)
 from g2lstm.experiments import Configuration, build_model
 from g2lstm.inspection import gate_summary, recorded
 from g2lstm.objectives import LanguageModelObjective
@@ -82,8 +88,10 @@ class LanguageModelTask:
             },
         }
         if self.configuration.evaluation["cache_pointer"]:
-            with_cache = evaluate_with_cache(model, corpus.test)
+            recipe = self.configuration.evaluation["cache_recipe"]
+            with_cache = evaluate_with_cache(model, corpus.test, *CACHE_RECIPES[recipe])
             summary["test_perplexity_with_cache"] = with_cache.perplexity
+            summary["cache_recipe"] = recipe
         return summary
 
     def _gates(self, tokens: torch.Tensor, training: bool) -> dict[str, Any]:

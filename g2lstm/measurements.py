@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from g2lstm.files import write_json
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
 from g2lstm.records import MEASUREMENTS, Run, RunError
-from g2lstm.settings import MODELS
+from g2lstm.settings import MODELS, cache_recipe, made_with
 from g2lstm.training import load_best
 from g2lstm.translation_task import TranslationTask
 
@@ -65,7 +65,7 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
         CheckpointError: the weights are damaged.
     """
     config = run.config
-    configuration = configure(**arguments_of(config))
+    configuration = configuration_of(config)
     if not (run.directory / "model.safetensors").exists():
         raise RunError(
             f"{run.directory} holds no weights (published records come without); make them with: "
@@ -90,6 +90,20 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
     load_best(run.directory / "model.safetensors", task.model)
     task.model.eval()
     return Trained(run, configuration, task)
+
+
+def configuration_of(config: Mapping[str, Any]) -> Configuration:
+    """The configuration of a run as it was: with what `made_with` and `cache_recipe` say of it."""
+    now, then = configure(**arguments_of(config)), made_with(config)
+    model = {name: value for name, value in then.items() if name in now.model}
+    training = {name: value for name, value in then.items() if hasattr(now.training, name)}
+    recipe = {"cache_recipe": cache_recipe(config)} if "cache_recipe" in now.evaluation else {}
+    return replace(
+        now,
+        model=now.model | model,
+        training=replace(now.training, **training),
+        evaluation=now.evaluation | recipe,
+    )
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,10 @@ class TranslationObjective:
     def steps(self, epoch: int) -> list[Step]:
         steps, done = [], 0
         random = np.random.default_rng([self.seed, epoch])
-        for sentences in token_batches(self.train_pairs, self.options.batch_tokens, random):
+        options = self.options
+        for sentences in token_batches(
+            self.train_pairs, options.batch_tokens, random, options.batch_sentences
+        ):
             tokens = self._tokens(sentences)
             steps.append(Step(sentences, tokens, done / self.epoch_tokens))
             done += tokens

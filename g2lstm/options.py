@@ -11,11 +11,12 @@ class TrainingOptions:
         epochs: passes over the training text.
         finetune_epochs: further passes with averaged SGD from the best weights (AWD-LSTM's second
             stage); ends early by the rule of ``nonmono``.
-        optimizer: "sgd" (turns into averaged SGD by ``nonmono``: NT-ASGD) or "adamw".
+        optimizer: "sgd" (turns into averaged SGD by ``nonmono``: NT-ASGD), "adamw" or "adadelta"
+            (decay 0.95 and eps 1e-7, as in the authors' translation code).
         learning_rate: peak learning rate.
         learning_rate_schedule: "constant" or "cosine" (to 0 at the end of ``epochs``).
         warmup: share of the run in which the learning rate rises linearly from 0.
-        weight_decay: L2 penalty ("sgd") or decoupled decay ("adamw").
+        weight_decay: L2 penalty ("sgd", "adadelta") or decoupled decay ("adamw").
         clip: maximum norm of the gradient.
         gate_learning_rate_factor: of the weights of the input and forget gates, times
             ``learning_rate``, see `gate_rates`. The sharpened sigmoid with tau is in effect an LSTM
@@ -45,7 +46,7 @@ class TrainingOptions:
 
     def __post_init__(self) -> None:
         choices = {
-            "optimizer": ("sgd", "adamw"),
+            "optimizer": ("sgd", "adamw", "adadelta"),
             "learning_rate_schedule": ("constant", "cosine"),
             "precision": ("float32", "bfloat16"),
         }
@@ -116,6 +117,8 @@ class TranslationOptions(TrainingOptions):
 
     Attributes:
         batch_tokens: subwords of a batch, padding included: sentences times the longest side.
+        batch_sentences: sentence pairs of a batch, whatever their lengths, as in the paper; 0: by
+            ``batch_tokens``.
         label_smoothing: share of the target's probability that is spread evenly over all subwords.
     """
 
@@ -126,9 +129,11 @@ class TranslationOptions(TrainingOptions):
     weight_decay: float = 0.01
     clip: float = 1.0
     batch_tokens: int = 1000
+    batch_sentences: int = 0
     label_smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_at_least_one("batch_tokens")
+        self._check_not_negative("batch_sentences")
         self._check_below_one("label_smoothing")

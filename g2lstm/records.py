@@ -17,6 +17,7 @@ from g2lstm.experiments import (
 )
 from g2lstm.files import write_text
 from g2lstm.gates import GATES
+from g2lstm.settings import cache_recipe, made_with
 
 CONFIG, SUMMARY, PROVENANCE = "config.json", "summary.json", "provenance.json"
 METRICS = "metrics.jsonl"
@@ -129,7 +130,8 @@ def find_runs(
 
     Raises:
         RunError: there is none, or one asked for is missing (says how to make it), or one was made
-            with other settings of the preset than today's.
+            with other settings of the preset than today's, or they cannot be compared with each
+            other: see `check_alike`.
         ParameterError: ``seeds`` is not a list of integers, or an unknown preset.
     """
     about = {"preset": preset, "corpus": corpus, "task": task, "languages": languages}
@@ -139,6 +141,7 @@ def find_runs(
         runs = [_read_current(path.parent) for path in folder.glob("*/seed-*/summary.json")]
         if not runs:
             raise RunError(f"no finished run in {folder}; make one with: {command(example)}")
+        check_alike(runs)
         return sorted(
             runs,
             key=lambda run: (
@@ -159,7 +162,31 @@ def find_runs(
                     f"make it with: {command(wanted)}"
                 )
             runs.append(_read_current(run_directory(wanted)))
+    check_alike(runs)
     return runs
+
+
+def check_alike(runs: Iterable[Run]) -> None:
+    """See that runs of a preset can be compared: made with the same settings of it.
+
+    Raises:
+        RunError: some were published before the preset was corrected and others made after, or
+            they have perplexities with different cache pointers.
+    """
+    kinds: dict[str, str] = {}
+    for run in runs:
+        then = [f"{name}={value}" for name, value in made_with(run.config).items()]
+        cached = run.config.get("evaluation", {}).get("cache_pointer")
+        if cached and "cache_recipe" not in run.config["overrides"]:
+            then.append(f"cache_recipe={cache_recipe(run.config)}")
+        if then:
+            kinds.setdefault(", ".join(then), str(run.directory))
+    if len(kinds) > 1:
+        found = "; ".join(f"{settings} ({place})" for settings, place in kinds.items())
+        raise RunError(
+            f"runs that cannot be compared, for they were made with different settings: {found}. "
+            "Make the older ones again, or keep them in another folder"
+        )
 
 
 def _read_current(directory: Path) -> Run:

@@ -7,19 +7,19 @@ import numpy as np
 import pandas as pd
 
 from g2lstm.experiments import GATE_SETTINGS
+from g2lstm.paper import TABLE_1, TABLES_OF
 from g2lstm.paper import TABLES as TABLES_OF_PAPER
-from g2lstm.paper import TABLES_OF
 from g2lstm.plots import GATE_LABELS
 from g2lstm.provenance import provenance
 from g2lstm.records import Run, read_bleu_statistics
 from g2lstm.scoring import TOKENISED_BLEU, paired_bootstrap
+from g2lstm.settings import cache_recipe, made_with
 
-PAPER_PTB_PERPLEXITY, *_bleu = (
-    {gate: row["result"] for gate, row in TABLES_OF_PAPER[name].items()}
-    for names in TABLES_OF.values()
-    for name in names
-)
-PAPER_BLEU = dict(zip(TABLES_OF["translation"], _bleu, strict=True))
+PAPER_PTB_PERPLEXITY = {gate: row["with cache pointer"][1] for gate, row in TABLE_1.items()}
+PAPER_BLEU = {
+    name: {gate: row["result"] for gate, row in TABLES_OF_PAPER[name].items()}
+    for name in TABLES_OF["translation"]
+}
 
 # What the notebooks of the results save: tables as <task>_<corpus><name>, figures as
 # <task>_<corpus>_<name>.
@@ -61,6 +61,8 @@ def summary_frame(runs: Iterable[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         numbers = {k: v for k, v in run.summary.items() if isinstance(v, int | float)}
+        if "test_perplexity_with_cache" in numbers:
+            numbers["cache_recipe"] = cache_recipe(run.config)
         gates = run.summary["gates"]
         rows.append(
             _about(run)
@@ -84,7 +86,10 @@ def metrics_frame(runs: Iterable[Run]) -> pd.DataFrame:
 
 
 def _about(run: Run) -> dict[str, Any]:
-    return {"model": run_label(run), "gate": run_key(run), "seed": run.config["seed"]}
+    about = {"model": run_label(run), "gate": run_key(run), "seed": run.config["seed"]}
+    if then := made_with(run.config):
+        about["made_with"] = ", ".join(f"{name}={value}" for name, value in then.items())
+    return about
 
 
 def mean_and_spread(values: Iterable[float], digits: int = 2) -> str:
@@ -102,9 +107,10 @@ def perplexity_table(summaries: pd.DataFrame) -> pd.DataFrame:
         summaries: as `summary_frame` makes it.
 
     Returns:
-        Columns for the perplexities (validation, test, with cache pointer, on seen text), the ratio
-        of test to seen text, the saturation of the gates and the minutes of training. The paper's
-        column holds its Penn Treebank test perplexity with the cache pointer.
+        Columns for the perplexities (validation, test, with the cache pointer in the settings that
+        the heading names, on seen text), the ratio of test to seen text, the saturation of the
+        gates and the minutes of training. The paper's columns hold its Penn Treebank test
+        perplexity without and with the cache pointer.
     """
     rows = []
     for model, group in summaries.groupby("model", sort=False):
@@ -116,10 +122,18 @@ def perplexity_table(summaries: pd.DataFrame) -> pd.DataFrame:
             "test": mean_and_spread(group["test_perplexity"]),
         }
         if "test_perplexity_with_cache" in group:
-            row["test, cache pointer"] = mean_and_spread(group["test_perplexity_with_cache"])
-        paper = PAPER_PTB_PERPLEXITY.get(group["gate"].iloc[0])
+            for recipe, part in group.groupby("cache_recipe"):
+                values = part["test_perplexity_with_cache"]
+                row[f"test, cache pointer ({recipe})"] = mean_and_spread(values)
+        paper = TABLE_1.get(group["gate"].iloc[0])
+        for column, heading in (
+            ("with fine-tuning", "paper (PTB)"),
+            ("with cache pointer", "paper (PTB, cache pointer)"),
+        ):
+            row[heading] = "" if paper is None else f"{paper[column][1]:.1f}"
+        if "made_with" in group:
+            row["made with"] = group["made_with"].iloc[0]
         row |= {
-            "paper (PTB, cache pointer)": "" if paper is None else f"{paper:.1f}",
             "seen text": mean_and_spread(group["train_perplexity"]),
             "test / seen": mean_and_spread(gap, 3),
             "input gate saturation": mean_and_spread(group["input_gate_saturation"]),
@@ -137,10 +151,11 @@ def bleu_table(summaries: pd.DataFrame) -> pd.DataFrame:
         summaries: as `summary_frame` makes it.
 
     Returns:
-        Columns for BLEU (validation, test, greedy, of tokenised text, of seen text), chrF, test
-        perplexity, the share of reordered clauses and of whole sentences that are exactly right
-        (embedded corpus), the saturation of the gates and the minutes of training. The paper's
-        columns hold its BLEU on its corpora.
+        Columns for BLEU (validation, test, case-insensitive where the record has it, greedy, of
+        tokenised text, of seen text), chrF, test perplexity, the share of reordered clauses and of
+        whole sentences that are exactly right (embedded corpus), the saturation of the gates and
+        the minutes of training. The paper's columns hold its BLEU on its corpora, tokenised;
+        case-insensitive for IWSLT'14.
     """
     rows = []
     for model, group in summaries.groupby("model", sort=False):
@@ -148,8 +163,10 @@ def bleu_table(summaries: pd.DataFrame) -> pd.DataFrame:
         for name, column, digits in (
             ("validation BLEU", "valid_bleu", 2),
             ("test BLEU", "test_bleu", 2),
+            ("test BLEU, case-insensitive", "test_bleu_lc", 2),
             ("test BLEU, greedy", "test_bleu_greedy", 2),
             (f"test, {TOKENISED_BLEU}", "test_tokenised_bleu", 2),
+            (f"test, {TOKENISED_BLEU} -lc", "test_tokenised_bleu_lc", 2),
             ("test chrF", "test_chrf", 2),
             ("test perplexity", "test_perplexity", 3),
             ("seen text BLEU", "train_bleu", 2),

@@ -1,11 +1,12 @@
 """How much of its accuracy a trained model keeps under compression: the paper's second experiment.
 
-The settings are the paper's: steps and clips as they are, ranks as the same share of the number of
-units, which is the same rank where the model has the paper's size.
+The settings are the paper's: steps and clips as they are. Ranks are the preset's where it has them,
+as `paper` has the paper's; else the same share of the number of units as in the paper's Penn
+Treebank and IWSLT'14 models.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
@@ -22,13 +23,14 @@ from g2lstm.compression import (
     compress,
     gate_blocks,
 )
-from g2lstm.evaluation import evaluate, evaluate_with_cache
+from g2lstm.evaluation import CACHE_RECIPES, evaluate, evaluate_with_cache
 from g2lstm.low_rank_lstm import factorise
 from g2lstm.measurements import Measurement, Trained, loss_of
 from g2lstm.packing import disk_bytes, flops_per_step
 
 # Step, and ranks as shares of the units, of each task; the paper's own ranks are 128 and 64 of 1150
-# units (language model), 32 and 16 of 256 (translation). The clip is twice the step.
+# units (language model), 32 and 16 of 256 (IWSLT'14) and of 1024 (WMT'14). The clip is twice the
+# step.
 PAPER_SETTINGS = {
     "language-model": {"step": 0.2, "svd": 128 / 1150, "svd+": 64 / 1150},
     "translation": {"step": 0.5, "svd": 32 / 256, "svd+": 16 / 256},
@@ -44,6 +46,14 @@ CLIPS = (0.2, 0.4, 0.7, 1.0, 1.5, 2.0)
 RANK_SHARES = (0.5, 0.25, 0.125, 0.0625, 0.03125)
 
 
+BLEU_METRIC = "test BLEU (sacreBLEU, cased)"
+
+
+def perplexity_metric(cache_recipe: str | None) -> str:
+    """What a test perplexity is, in words; None: without the cache pointer."""
+    return "test perplexity" + (f", cache pointer ({cache_recipe})" if cache_recipe else "")
+
+
 def rank_of(share: float, hidden_size: int) -> int:
     """The rank that is this share of ``hidden_size``; at least 1."""
     return max(1, round(share * hidden_size))
@@ -55,15 +65,33 @@ def hidden_size_of(trained: Trained) -> int:
     return max(lstm.hidden_size for lstm in lstms)
 
 
-def paper_methods(task: str, hidden_size: int) -> dict[str, Method]:
-    """Methods of the paper's table, by column, for a model of this size."""
-    settings = PAPER_SETTINGS[task]
-    step = settings["step"]
+def paper_ranks(task: str, hidden_size: int, evaluation: Mapping[str, Any]) -> tuple[int, int]:
+    """Ranks of the columns SVD and SVD+ for a model of this size.
+
+    Args:
+        task: "language-model" or "translation".
+        hidden_size: units of the largest layer.
+        evaluation: settings of the run; ``svd_rank`` and ``svd_plus_rank`` where the preset has
+            them, else the paper's shares of the units.
+    """
+    shares = PAPER_SETTINGS[task]
+    return (
+        evaluation.get("svd_rank") or rank_of(shares["svd"], hidden_size),
+        evaluation.get("svd_plus_rank") or rank_of(shares["svd+"], hidden_size),
+    )
+
+
+def paper_methods(
+    task: str, hidden_size: int, evaluation: Mapping[str, Any] | None = None
+) -> dict[str, Method]:
+    """Methods of the paper's table, by column; arguments as of `paper_ranks`."""
+    step = PAPER_SETTINGS[task]["step"]
+    rank, lower_rank = paper_ranks(task, hidden_size, evaluation or {})
     return {
         "round": Round(step),
         "round & clip": RoundClip(step, 2 * step),
-        "SVD": LowRank(rank_of(settings["svd"], hidden_size)),
-        "SVD+": LowRank(rank_of(settings["svd+"], hidden_size)),
+        "SVD": LowRank(rank),
+        "SVD+": LowRank(lower_rank),
     }
 
 
@@ -88,14 +116,15 @@ def measure_compression(trained: Trained) -> dict[str, Any]:
 
     Returns:
         By column of the table: ``value`` (test perplexity, with the cache pointer where the preset
-        has it; or BLEU by beam search), ``plain`` (test perplexity without the cache pointer, by
-        teacher forcing in translation), ``method`` in words, ``megabytes`` of the model as stored
-        (packed, or factored but for the context's columns) and ``flops_per_step`` of its LSTMs'
-        products.
+        has it; or BLEU by beam search), ``metric`` (which of them, in words), ``plain`` (test
+        perplexity without the cache pointer, by teacher forcing in translation), ``method`` in
+        words, ``megabytes`` of the model as stored (packed, or factored but for the context's
+        columns) and ``flops_per_step`` of its LSTMs' products.
     """
     task = trained.configuration.task
     rows = {"result": _row(trained, trained.model, None)}
-    for column, method in paper_methods(task, hidden_size_of(trained)).items():
+    methods = paper_methods(task, hidden_size_of(trained), trained.configuration.evaluation)
+    for column, method in methods.items():
         model = compress(trained.model, method, matrices=PAPER_MATRICES[task])
         rows[column] = _row(trained, model, method)
     return rows
@@ -108,6 +137,7 @@ def measure_curves(
     rank_shares: Iterable[float] = RANK_SHARES,
     limit: int = 20_000,
     sentences: int = 200,
+    ranks: Iterable[int] = (),
 ) -> list[dict[str, Any]]:
     """The metric on the validation text against the strength of each compression.
 
@@ -118,6 +148,7 @@ def measure_curves(
         rank_shares: of `LowRank`, as shares of the units.
         limit: tokens, see `measurements.loss_of`.
         sentences: of a translation, how many are translated by greedy search.
+        ranks: further ones of `LowRank`.
 
     Returns:
         A dict a setting: ``kind`` ("none", "step", "clip", "rank"), ``setting``, ``loss`` (nats a
@@ -130,7 +161,8 @@ def measure_curves(
     settings += [("step", step, Round(step)) for step in steps]
     settings += [("clip", clip, RoundClip(clip / 2, clip)) for clip in clips]
     settings += [
-        ("rank", rank, LowRank(rank)) for rank in (rank_of(share, size) for share in rank_shares)
+        ("rank", rank, LowRank(rank))
+        for rank in (*(rank_of(share, size) for share in rank_shares), *ranks)
     ]
     rows = []
     for kind, setting, method in settings:
@@ -151,15 +183,19 @@ def _row(trained: Trained, model: nn.Module, method: Method | None) -> dict[str,
         kinds = PAPER_MATRICES[trained.configuration.task]
         stored = factorise(model, method.rank, [kind for kind in kinds if kind != "context"])
     if trained.configuration.task == "translation":
-        value = _bleu(trained, model, "test")
+        value, metric = _bleu(trained, model, "test"), BLEU_METRIC
         plain = _perplexity(loss_of(trained, model, "test", limit=10**9))
     else:
         test = trained.task.corpus.test
         plain = value = evaluate(model, test).perplexity
-        if trained.configuration.evaluation["cache_pointer"]:
-            value = evaluate_with_cache(model, test).perplexity
+        settings = trained.configuration.evaluation
+        metric = perplexity_metric(settings["cache_recipe"] if settings["cache_pointer"] else None)
+        if settings["cache_pointer"]:
+            recipe = settings["cache_recipe"]
+            value = evaluate_with_cache(model, test, *CACHE_RECIPES[recipe]).perplexity
     return {
         "value": value,
+        "metric": metric,
         "plain": plain,
         "method": "none" if method is None else describe(method),
         "megabytes": disk_bytes(stored) / 1e6,

@@ -2,7 +2,8 @@
 
 BLEU and chrF are sacreBLEU's of detokenised text (mixed case, tokenizer 13a), whose signatures
 belong to every number. Text that is Moses-tokenised is detokenised first, both sides; the score of
-its tokens as they stand is what `multi-bleu.perl` computes, as in the paper.
+its tokens as they stand is what `multi-bleu.perl` computes, as in the paper. BLEU is computed in
+lower case too, for the paper's German-English numbers are case-insensitive (`multi-bleu.perl -lc`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ class Scores:
     """Of a test set: BLEU and chrF from 0 to 100, with what makes them comparable.
 
     Attributes:
+        bleu_lc, tokenised_bleu_lc: the same of both sides in lower case: case-insensitive.
         exact: share of the translations that are equal to their reference, as given.
         tokenised_bleu: `TOKENISED_BLEU`, where the text is tokenised.
     """
@@ -32,8 +34,11 @@ class Scores:
     bleu_signature: str
     chrf_signature: str
     exact: float
+    bleu_lc: float
+    bleu_lc_signature: str
     tokenised_bleu: float | None = None
     tokenised_bleu_signature: str | None = None
+    tokenised_bleu_lc: float | None = None
 
 
 def score(
@@ -54,9 +59,11 @@ def score(
         ValueError: the numbers of sentences differ, there are none, or `tokenised` is another.
     """
     plain, expected = _detokenised(hypotheses, references, tokenised, language)
-    bleu, chrf = BLEU(), CHRF()
+    bleu, lower, chrf = BLEU(), BLEU(lowercase=True), CHRF()
     values = {
         "bleu": bleu.corpus_score(plain, [expected]).score,
+        "bleu_lc": lower.corpus_score(plain, [expected]).score,
+        "bleu_lc_signature": str(lower.get_signature()),
         "chrf": chrf.corpus_score(plain, [expected]).score,
         "bleu_signature": str(bleu.get_signature()),
         "chrf_signature": str(chrf.get_signature()),
@@ -64,9 +71,11 @@ def score(
     }
     if tokenised:
         # multi-bleu.perl does not smooth.
-        as_is = BLEU(tokenize="none", smooth_method="none", force=True)
+        multi_bleu = {"tokenize": "none", "smooth_method": "none", "force": True}
+        as_is, as_is_lower = BLEU(**multi_bleu), BLEU(**multi_bleu, lowercase=True)
         values["tokenised_bleu"] = as_is.corpus_score(hypotheses, [references]).score
         values["tokenised_bleu_signature"] = str(as_is.get_signature())
+        values["tokenised_bleu_lc"] = as_is_lower.corpus_score(hypotheses, [references]).score
     return Scores(**values)
 
 

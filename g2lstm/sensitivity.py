@@ -16,12 +16,7 @@ from torch import Tensor, nn
 
 from g2lstm.compression import LowRank, compress, gate_blocks
 from g2lstm.measurements import Measurement, Trained, loss_of
-from g2lstm.robustness import (
-    PAPER_MATRICES,
-    PAPER_SETTINGS,
-    hidden_size_of,
-    rank_of,
-)
+from g2lstm.robustness import PAPER_MATRICES, hidden_size_of, paper_ranks
 
 NORMS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 Direction = dict[str, Tensor]
@@ -120,7 +115,8 @@ def measure_switches(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
         1) and for Gumbel gates ``loss_temperature_in_evaluation`` (the temperature kept).
     """
     task, model = trained.configuration.task, trained.model
-    rank = rank_of(PAPER_SETTINGS[task]["svd+"], hidden_size_of(trained))
+    evaluation = trained.configuration.evaluation
+    _, rank = paper_ranks(task, hidden_size_of(trained), evaluation)
     compressed = compress(model, LowRank(rank), matrices=PAPER_MATRICES[task])
     found = {
         "loss": loss_of(trained, model, "valid", limit),

@@ -26,6 +26,7 @@ _SET_ELSEWHERE = {
     "gate", "temperature", "noise_probability",
 }  # fmt: skip
 _COUNTS = ("threads", "processes")
+PARTS = ("model", "training", "data", "evaluation")  # of a configuration, with settings by name
 
 
 def for_corpus(preset: Preset, corpus: str | None) -> Preset:
@@ -83,6 +84,22 @@ def checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> d
             raise ParameterError(f"{name} must be at least 1, got {checked[name]!r}")
     now = examples | preset.model
     return {name: value for name, value in checked.items() if value != now[name]}
+
+
+def made_with(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a published run that its preset has corrected since: `Preset.published`, or {}.
+
+    Args:
+        config: of the run; of the settings it must name one, and none with another value.
+    """
+    then = PRESETS[config["task"]][config["preset"]].published
+    said = {k: v for part in PARTS for k, v in config.get(part, {}).items() if k in then}
+    return then if said and all(said[name] == then[name] for name in said) else {}
+
+
+def cache_recipe(config: Mapping[str, Any]) -> str:
+    """Whose settings the cache pointer of a run has; older records name none: WikiText-2's."""
+    return config.get("evaluation", {}).get("cache_recipe", "wikitext-2")
 
 
 def model_defaults(task: str) -> dict[str, Any]:

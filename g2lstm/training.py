@@ -1,4 +1,4 @@
-"""The training loop: SGD with NT-ASGD or AdamW, checkpoints, exact resume."""
+"""The training loop: SGD with NT-ASGD, AdamW or AdaDelta, checkpoints, exact resume."""
 
 import json
 import math
@@ -268,6 +268,8 @@ def _optimizer(
         build = partial(torch.optim.ASGD, lambd=0.0, t0=0, **settings)
     elif options.optimizer == "adamw":
         build = partial(torch.optim.AdamW, fused=True, **settings)
+    elif options.optimizer == "adadelta":
+        build = partial(torch.optim.Adadelta, rho=0.95, eps=1e-7, **settings)
     else:
         build = partial(torch.optim.SGD, **settings)
     return with_gate_rate(build, model, options.gate_learning_rate_factor)

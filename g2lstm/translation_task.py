@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from g2lstm.batches import Pairs, collate, encode_pairs
+from g2lstm.batches import Pairs, at_most, collate, encode_pairs
 from g2lstm.beam_search import Hypothesis, translate
 from g2lstm.corpora import SPLITS
 from g2lstm.evaluation import evaluate_translation
@@ -67,11 +67,13 @@ class TranslationTask:
             "clauses": self.corpus.clauses,
         }
         self.pairs = {split: self._encode(getattr(self.corpus, split)) for split in SPLITS}
+        most = data.get("max_subwords", 0)
+        trained_on = at_most(self.pairs["train"], most) if most else self.pairs["train"]
         sizes = len(self.source_subwords), len(self.target_subwords)
         torch.manual_seed(configuration.seed)
         self.model = build_model(configuration, *sizes, device=device)
         self.objective = TranslationObjective(
-            self.pairs["train"],
+            trained_on,
             self.pairs["valid"],
             sizes[1],
             configuration.training,
@@ -161,11 +163,12 @@ class TranslationTask:
             "test_perplexity": evaluate_translation(model, pairs["test"]).perplexity,
             "valid_perplexity": evaluate_translation(model, pairs["valid"]).perplexity,
             "train_perplexity": evaluate_translation(model, seen).perplexity,
+            "train_pairs": len(self.objective.train_pairs),
             "unfinished": sum(not hypothesis.finished for hypothesis in hypotheses),
             "sentences_per_second": size / seconds,
             "source_subwords": len(self.source_subwords),
             "target_subwords": len(self.target_subwords),
-            "protocol": "beam search over the whole test set, detokenised, sacreBLEU",
+            "protocol": "beam search over the whole test set, detokenised, sacreBLEU, cased",
             "gates": {
                 mode: self._gates(pairs["test"], training=mode == "training")
                 for mode in ("evaluation", "training")

@@ -16,7 +16,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +82,17 @@ def compression_of(trial: Run) -> list[dict[str, Any]]:
         RunError, CorpusError, CheckpointError: see `Measurement.of`.
     """
     paper = PAPER_SETTINGS[trial.config["task"]]
+    settings = _settings(trial.config)
+    ranks = [settings[name] for name in ("svd_rank", "svd_plus_rank") if name in settings]
+    low_rank = {"rank_shares": [paper["svd"], paper["svd+"]]}
+    if ranks:
+        low_rank = {"rank_shares": [], "ranks": ranks}
     analysis = PRESETS[trial.config["task"]][trial.config["preset"]].analysis
     return COMPRESSION.of(
         trial,
         steps=[paper["step"]],
         clips=[2 * paper["step"]],
-        rank_shares=[paper["svd"], paper["svd+"]],
+        **low_rank,
         limit=analysis["limit"],
         sentences=analysis["sentences"],
     )
@@ -289,5 +294,6 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
     """All settings of a run but the gate's own, by name."""
     parts = (config[part] for part in ("training", "model", "data", "evaluation"))
     # The records of a trial lack the options that came after it; they were at their defaults.
+    now = asdict(configure(**arguments_of(config)))
     defaults = model_defaults(config["task"]) | training_defaults(config["task"])
-    return functools.reduce(operator.or_, parts, defaults)
+    return functools.reduce(operator.or_, parts, defaults | now["data"] | now["evaluation"])
