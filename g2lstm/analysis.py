@@ -11,7 +11,8 @@ from g2lstm.experiments import GATE_SETTINGS
 from g2lstm.plots import GATE_LABELS
 from g2lstm.records import Run
 from g2lstm.results import mean_and_spread, run_key, run_label
-from g2lstm.robustness import COLUMNS
+from g2lstm.robustness import BLEU_METRIC, COLUMNS, perplexity_metric
+from g2lstm.settings import cache_recipe
 
 Measured = Iterable[tuple[Run, Any]]
 
@@ -66,15 +67,21 @@ def _paper_rows(task: str) -> list[dict[str, Any]]:
 
 
 def compression_sizes(measured: Measured) -> pd.DataFrame:
-    """Of each column of the paper's table: method, size of the stored model, work of its LSTMs.
+    """Of each column of the paper's table: metric, method, size of the stored model, LSTMs' work.
 
     Of the first run; sizes differ between runs by a few bytes.
     """
-    _, rows = next(iter(measured))
+    run, rows = next(iter(measured))
     result = rows["result"]
+    # Older records do not name the metric, and have WikiText-2's cache.
+    older = BLEU_METRIC
+    if run.config["task"] == "language-model":
+        cached = run.config.get("evaluation", {}).get("cache_pointer")
+        older = perplexity_metric(cache_recipe(run.config) if cached else None)
     return pd.DataFrame(
         {
             "column": column,
+            "metric": row.get("metric", older),
             "method": row["method"],
             "megabytes": row["megabytes"],
             "relative size": row["megabytes"] / result["megabytes"],

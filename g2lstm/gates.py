@@ -195,8 +195,8 @@ def hard_gate(a: Tensor) -> Tensor:
 class TemperatureSchedule:
     """Temperature as a function of the training step.
 
-    The authors' code holds tau constant (the default); a published review of the paper speaks of a
-    schedule that sharpens the gates over training, hence the annealed kinds.
+    The paper holds tau constant (the default), and so does the authors' code. The annealed kinds
+    are an addition: a published review speaks of a schedule, but the paper has none.
 
     Args:
         kind: "constant", "linear", "exponential" (geometric) or "cosine" (half a cosine wave).

@@ -132,7 +132,7 @@ def perplexity_table(summaries: pd.DataFrame) -> pd.DataFrame:
         ):
             row[heading] = "" if paper is None else f"{paper[column][1]:.1f}"
         if "made_with" in group:
-            row["made with"] = group["made_with"].iloc[0]
+            row["made with"] = group["made_with"].fillna("").iloc[0]
         row |= {
             "seen text": mean_and_spread(group["train_perplexity"]),
             "test / seen": mean_and_spread(gap, 3),

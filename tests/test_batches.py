@@ -1,9 +1,10 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from g2lstm.batches import Pairs, collate, encode_pairs, pad, token_batches
+from g2lstm.batches import Pairs, at_most, collate, encode_pairs, pad, token_batches
 from g2lstm.subwords import BEGIN, END, PAD, learn_subwords
 
 SENTENCE = st.lists(st.integers(4, 9), max_size=12)
@@ -28,6 +29,30 @@ def test_batches_hold_every_pair_once_within_the_limit(pairs, batch_tokens, seed
         assert len(batch) == 1 or len(batch) * longest <= batch_tokens
         whole = collate(pairs, batch)
         assert max(whole.source.numel(), whole.targets.numel()) <= max(batch_tokens, longest)
+
+
+@given(
+    st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=40),
+    st.integers(1, 9),
+    st.none() | st.integers(0, 5),
+)
+def test_batches_of_so_many_sentences(pairs, number, seed):
+    pairs = make(pairs)
+    random = None if seed is None else np.random.default_rng(seed)
+    batches = token_batches(pairs, 1, random, batch_sentences=number)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(pairs)))
+    whole, rest = divmod(len(pairs), number)
+    assert sorted(map(len, batches)) == sorted([number] * whole + [rest] * (rest > 0))
+
+
+@given(st.lists(st.tuples(SENTENCE, SENTENCE), min_size=1, max_size=20), st.integers(1, 12))
+def test_pairs_with_a_longer_side_are_left_out(pairs, most):
+    kept = [pair for pair in pairs if len(pair[0]) <= most and len(pair[1]) <= most]
+    if kept:
+        assert at_most(make(pairs), most) == make(kept)
+    else:
+        with pytest.raises(ValueError, match=f"no pair has at most {most} subwords"):
+            at_most(make(pairs), most)
 
 
 def test_batches_of_like_lengths_waste_little():

@@ -24,18 +24,6 @@ def test_defaults_are_the_papers_gate_on_the_presets_corpus():
     assert configure(preset="small").corpus == configure(preset="paper").corpus == "ptb"
 
 
-def test_the_paper_preset_is_the_papers_model():
-    model = build_model(configure(preset="paper", gate="sigmoid"), 10_000, device="meta")
-    sizes = [layer.hidden_size for layer in model.layers]
-    assert sizes == [1150, 1150, 400]
-    dropouts = (model.dropout, model.dropout_between, model.dropout_embedding, model.dropout_words)
-    assert dropouts == (0.4, 0.3, 0.65, 0.1)
-    assert model.layers[0].weight_dropout == 0.5
-    options = configure(preset="paper").training
-    assert (options.learning_rate, options.clip, options.bptt, options.nonmono) == (30, 0.25, 70, 5)
-    assert (options.weight_decay, options.alpha, options.beta) == (1.2e-6, 2, 1)
-
-
 @pytest.mark.parametrize("preset", PRESETS["language-model"])
 @pytest.mark.parametrize("gate", ["sigmoid", "sharpened", "gumbel"])
 def test_every_preset_builds_a_model_of_every_gate(preset, gate):

@@ -384,7 +384,7 @@ def test_other_sizes_than_the_published_ones_are_told(tmp_path, monkeypatch):
     assert len(caught) == 1
     assert caught[0].filename == __file__
     known = parallel_corpora._PUBLISHED["wmt14"]
-    known = replace(known, pairs={"train": 3, "valid": 1, "test": 2})
+    known = replace(known, pairs={"train": (3,), "valid": (5, 1), "test": (2,)})
     monkeypatch.setitem(parallel_corpora._PUBLISHED, "wmt14", known)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -393,9 +393,11 @@ def test_other_sizes_than_the_published_ones_are_told(tmp_path, monkeypatch):
 
 def test_published_sizes():
     sizes = {n: tuple(p.pairs.values()) for n, p in parallel_corpora._PUBLISHED.items()}
-    assert sizes["multi30k"] == (29_000, 1_014, 1_000)
-    assert sizes["iwslt14"] == (160_239, 7_283, 6_750)
-    assert sizes["wmt14"][2] == 3_003
+    assert sizes["multi30k"] == ((29_000,), (1_014,), (1_000,))
+    assert sizes["iwslt14"] == ((160_239,), (7_283,), (6_750,))
+    newstest2012, newstest2013, newstest2014 = 3_003, 3_000, 3_003
+    assert set(sizes["wmt14"][1]) == {newstest2013, newstest2012 + newstest2013}
+    assert sizes["wmt14"][2] == (newstest2014,)
     assert tuple(sizes) == PARALLEL_NAMES[1:]
 
 

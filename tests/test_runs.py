@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from g2lstm import runs as runs_module
-from g2lstm.evaluation import evaluate
+from g2lstm.evaluation import evaluate, evaluate_with_cache
 from g2lstm.experiments import ParameterError, configure, run_directory
 from g2lstm.gates import GATES
 from g2lstm.inspection import record_gates
 from g2lstm.language_model_task import LanguageModelTask
+from g2lstm.measurements import load_trained
 from g2lstm.presets import LANGUAGE_MODEL
 from g2lstm.provenance import _essence
 from g2lstm.records import RECORDS, RunError, copy_records, find_runs, read_run
@@ -36,6 +37,7 @@ TINY = {
     "batch_size": 10,
     "learning_rate": 0.02,
 }
+WIKITEXT_2 = (3785, 0.6625523432485668, 0.12785920428335693)
 WORDS = ("the", "cat", "dog", "sees", "hears", "a", "bird")
 
 
@@ -292,3 +294,75 @@ def test_a_run_of_several_processes_says_how_to_start_them(root, corpus):
         train_or_load(experiment, progress_bar=False)
     assert not (experiment.directory / "model.safetensors").exists()
     assert not (experiment.directory / "state").exists()
+
+
+def test_the_cache_pointer_has_the_settings_that_are_asked_for(root, corpus):
+    ours = {"cache_pointer": True}
+    found = {}
+    for recipe in ("penn-treebank", "wikitext-2"):
+        experiment, run = finish(corpus, overrides=TINY | ours | {"cache_recipe": recipe})
+        window = {"penn-treebank": (500, 1.0, 0.1), "wikitext-2": WIKITEXT_2}[recipe]
+        expected = evaluate_with_cache(experiment.model, experiment.task.corpus.test, *window)
+        found[recipe] = run.summary["test_perplexity_with_cache"]
+        assert found[recipe] == pytest.approx(expected.perplexity, rel=1e-9)
+        assert run.summary["cache_recipe"] == recipe
+    assert found["penn-treebank"] != found["wikitext-2"]
+    table = perplexity_table(summary_frame(find_runs("quick", corpus)))
+    assert {f"test, cache pointer ({recipe})" for recipe in found} <= set(table.columns)
+
+
+def older(run):
+    """Rewrite the records of a run as they were when the settings of the cache had no name."""
+    config = json.loads((run.directory / "config.json").read_text())
+    del config["evaluation"]["cache_recipe"]
+    (run.directory / "config.json").write_text(json.dumps(config))
+
+
+def test_older_records_have_the_cache_of_wikitext_2_and_are_not_compared_with_newer(root, corpus):
+    ours = {"overrides": TINY | {"cache_pointer": True}}
+    _, run = finish(corpus, **ours)
+    older(run)
+    (found,) = find_runs("quick", corpus)
+    (heading,) = (c for c in perplexity_table(summary_frame([found])) if "test, cache" in c)
+    assert heading == "test, cache pointer (wikitext-2)"
+    trained = load_trained(found, device="cpu")
+    assert trained.configuration.evaluation["cache_recipe"] == "wikitext-2"
+    _, other = finish(corpus, gate="sigmoid", **ours)
+    message = r"cannot be compared.*cache_recipe=penn-treebank.*cache_recipe=wikitext-2"
+    with pytest.raises(RunError, match=message):
+        find_runs("quick", corpus)
+    older(other)
+    assert len(find_runs("quick", corpus)) == 2
+
+
+def test_runs_from_before_a_correction_are_read_and_not_compared_with_newer(
+    root, corpus, monkeypatch
+):
+    then = {"batch_size": 10, "dropout": 0.25}
+    corrected = replace(LANGUAGE_MODEL["quick"], published=then)
+    wrong = replace(
+        corrected,
+        model=corrected.model | {"dropout": 0.25, "embedding_size": 6, "hidden_size": 6},
+        training=replace(corrected.training, batch_size=10, epochs=2),
+    )
+    right = replace(
+        wrong,
+        model=wrong.model | {"dropout": 0.0},
+        training=replace(wrong.training, batch_size=20),
+    )
+    monkeypatch.setitem(LANGUAGE_MODEL, "quick", wrong)
+    finish(corpus, overrides={})
+    monkeypatch.setitem(LANGUAGE_MODEL, "quick", right)
+    (run,) = find_runs("quick", corpus)
+    assert perplexity_table(summary_frame([run]))["made with"].tolist() == [
+        "batch_size=10, dropout=0.25"
+    ]
+    trained = load_trained(run, device="cpu")
+    assert trained.model.dropout == 0.25
+    assert trained.configuration.training.batch_size == 10
+    finish(corpus, gate="sigmoid", overrides={})
+    with pytest.raises(RunError, match="cannot be compared"):
+        find_runs("quick", corpus)
+    monkeypatch.setitem(LANGUAGE_MODEL, "quick", replace(right, published={}))
+    with pytest.raises(RunError, match="made with another preset"):
+        find_runs("quick", corpus)

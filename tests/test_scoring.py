@@ -266,3 +266,16 @@ def test_models_that_cannot_be_compared():
 def test_statistics_of_another_shape(shape):
     with pytest.raises(ValueError, match="statistics are"):
         bleu_from_statistics(np.zeros(shape, dtype=np.int64))
+
+
+def test_case_insensitive_bleu_is_that_of_the_text_in_lower_case():
+    upper = [text.upper() for text in TOKENISED_HYPOTHESES]
+    found = score(upper, TOKENISED, "moses")
+    lower = score([text.lower() for text in upper], [text.lower() for text in TOKENISED], "moses")
+    assert found.bleu < found.bleu_lc == pytest.approx(lower.bleu)
+    assert found.tokenised_bleu < found.tokenised_bleu_lc == pytest.approx(lower.tokenised_bleu)
+    assert "case:lc" in found.bleu_lc_signature
+    plain = score([text.upper() for text in HYPOTHESES], REFERENCES)
+    expected = sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES], lowercase=True).score
+    assert plain.bleu_lc == pytest.approx(expected)
+    assert plain.tokenised_bleu_lc is None

@@ -387,3 +387,40 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
 def test_a_bad_option_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(ADAMW, **changes)
+
+
+def test_adadelta_steps_as_in_the_authors_code(tmp_path):
+    model = torch.nn.Linear(3, 2, bias=False)
+    model.gate, model.temperature = "sigmoid", 1.0
+    weight = model.weight.detach().double()
+    gradients = torch.randn(5, 2, 3)
+    objective = SimpleNamespace(
+        epoch_tokens=5, guessing=1e3, validate=lambda model: 1.0,
+        steps=lambda epoch: [training.Step(g, 1, i / 5) for i, g in enumerate(gradients)],
+        losses=lambda model, gradient: ((model.weight * gradient).sum(), torch.tensor(1.0)),
+    )  # fmt: skip
+    options = replace(
+        ADAMW, epochs=1, optimizer="adadelta", learning_rate=1.0, warmup=0.0, weight_decay=0.0,
+        learning_rate_schedule="constant", clip=1e9,
+    )  # fmt: skip
+    train(model, objective, options, tmp_path, progress_bar=False)
+    squares, updates = torch.zeros_like(weight), torch.zeros_like(weight)
+    for gradient in gradients.double():
+        squares = 0.95 * squares + 0.05 * gradient**2
+        update = -torch.sqrt(updates + 1e-7) / torch.sqrt(squares + 1e-7) * gradient
+        updates = 0.95 * updates + 0.05 * update**2
+        weight += update
+    torch.testing.assert_close(model.weight.detach().double(), weight, rtol=1e-5, atol=1e-8)
+
+
+def test_a_run_by_adadelta_learns_and_resumes(tmp_path):
+    options = replace(
+        ADAMW, optimizer="adadelta", learning_rate=1.0, learning_rate_schedule="constant",
+        warmup=0.0, weight_decay=0.0, clip=2.0,
+    )  # fmt: skip
+    model, whole = run(tmp_path / "whole", options)
+    assert whole[-1]["valid_loss"] < whole[0]["valid_loss"]
+    run(tmp_path / "parts", replace(options, epochs=1))
+    resumed, metrics = run(tmp_path / "parts", options)
+    assert repeatable(metrics) == repeatable(whole)
+    assert same_weights(resumed, model)
