@@ -63,7 +63,9 @@ def test_a_run_as_the_paper_trains(root, corpus):
     task = experiment.task
     lengths = [
         max(len(source) - 1, len(target))
-        for source, target in zip(task.pairs["train"].sources, task.pairs["train"].targets)
+        for source, target in zip(
+            task.pairs["train"].sources, task.pairs["train"].targets, strict=True
+        )
     ]
     kept = sum(length <= 9 for length in lengths)
     assert 0 < kept < len(lengths)
