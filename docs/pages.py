@@ -14,6 +14,11 @@ API = Path("api")  # where Sphinx writes the pages of the modules
 ANALYSES = "0[2456789]_*.ipynb"
 MODELS = {"sigmoid": "LSTM", "sharpened": "sharpened sigmoid", "gumbel": "G2-LSTM"}
 TASKS = {"language-model": "language_model", "translation": "translation"}  # and names in files
+# What the paper's numbers in its tables of compression are.
+PAPERS = {
+    "language-model": "The paper's have the cache pointer, in which settings it does not say.",
+    "translation": "The paper's are tokenised BLEU, case-insensitive for IWSLT'14.",
+}
 METRICS = {"language-model": "Test perplexity, lower", "translation": "Test BLEU, higher"}
 
 
@@ -58,7 +63,7 @@ def results_page(presets: Sequence[Path], paper: dict[str, Any]) -> str:
             for row in (*papers_rows(paper, task, gate), *our_rows(presets, task, MODELS[gate]))
         ]
         header = ["model", "whose", "seeds", *paper_columns(paper)]
-        parts += [f"## {title(task)}", f"{metric} is better.", table(header, rows)]
+        parts += [f"## {title(task)}", f"{metric} is better. {PAPERS[task]}", table(header, rows)]
         if task == "language-model":
             strongest = paper["TABLES"]["Penn Treebank"]
             before, after = (strongest["sigmoid"][column] for column in ("result", "SVD+"))
@@ -88,10 +93,12 @@ def our_rows(presets: Iterable[Path], task: str, model: str) -> Iterator[list[st
     for preset in presets:
         for path in sorted(preset.glob(f"tables/{TASKS[task]}_*_compression.csv")):
             corpus = path.stem.removeprefix(f"{TASKS[task]}_").removesuffix("_compression")
+            result, *_ = read_csv(path.with_name(f"{path.stem}_sizes.csv"))
             for row in read_csv(path):
                 if row["model"] == model and row["seeds"]:
                     _, seeds, *cells = row.values()
-                    whose = f"ours, {corpus} ([{preset.name}]({preset.name}/index.md))"
+                    whose = f"ours, {corpus} ([{preset.name}]({preset.name}/index.md)): "
+                    whose += result["metric"]
                     yield [f"**{whose}**", seeds, *(f"**{cell}**" for cell in cells)]
 
 
