@@ -173,20 +173,21 @@ def check_alike(runs: Iterable[Run]) -> None:
         RunError: some were published before the preset was corrected and others made after, or
             they have perplexities with different cache pointers.
     """
-    kinds: dict[str, str] = {}
+    presets: dict[str, Run] = {}
+    caches: dict[str, Run] = {}
     for run in runs:
-        then = [f"{name}={value}" for name, value in made_with(run.config).items()]
+        then = ", ".join(f"{name}={value}" for name, value in made_with(run.config).items())
+        presets.setdefault(then or "those of the preset today", run)
         cached = run.config.get("evaluation", {}).get("cache_pointer")
         if cached and "cache_recipe" not in run.config["overrides"]:
-            then.append(f"cache_recipe={cache_recipe(run.config)}")
-        if then:
-            kinds.setdefault(", ".join(then), str(run.directory))
-    if len(kinds) > 1:
-        found = "; ".join(f"{settings} ({place})" for settings, place in kinds.items())
-        raise RunError(
-            f"runs that cannot be compared, for they were made with different settings: {found}. "
-            "Make the older ones again, or keep them in another folder"
-        )
+            caches.setdefault(f"cache_recipe={cache_recipe(run.config)}", run)
+    for kinds in (presets, caches):
+        if len(kinds) > 1:
+            found = "; ".join(f"{settings} ({run.directory})" for settings, run in kinds.items())
+            raise RunError(
+                f"runs that cannot be compared, for they were made with different settings: "
+                f"{found}. Make the older ones again, or keep them in another folder"
+            )
 
 
 def _read_current(directory: Path) -> Run:

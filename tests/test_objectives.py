@@ -132,7 +132,7 @@ def test_label_smoothing_changes_the_result(tmp_path):
     [
         ({"batch_tokens": 0}, "batch_tokens must be at least 1, got 0"),
         ({"label_smoothing": 1.0}, r"label_smoothing must be in \[0, 1\), got 1.0"),
-        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, got 'adam'"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, adadelta, got 'adam'"),
     ],
 )
 def test_a_bad_option_is_named(changes, message):

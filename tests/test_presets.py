@@ -89,8 +89,9 @@ def test_the_translation_model_is_the_papers(corpus):
     model = build_model(configuration, units, units, device="meta")
     lstms = [part for part in model.modules() if isinstance(part, torch.nn.LSTM)]
     assert {lstm.hidden_size for lstm in lstms} == {expected["hidden_size"]}
-    # The encoder's first layer is one in each direction.
-    assert sum(lstm.bidirectional or lstm.num_layers == 1 for lstm in lstms) == len(lstms)
+    layers = sum(lstm.num_layers for lstm in lstms)
+    assert layers == expected["encoder_layers"] + expected["decoder_layers"]
+    assert [lstm.bidirectional for lstm in lstms if lstm.bidirectional] == [True]
     assert compression_of(configuration, expected["hidden_size"]) == COMPRESSION["translation"]
 
 

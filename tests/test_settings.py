@@ -58,7 +58,8 @@ def test_a_changed_preset_differs_there_and_nowhere_else():
     settings = {"epochs": 7, "hidden_size": 9, "cache_pointer": True, "threads": 2}
     other = changed(quick, settings)
     assert (other.training.epochs, other.model["hidden_size"]) == (7, 9)
-    assert (other.evaluation, other.threads) == ({"cache_pointer": True}, 2)
+    assert (other.evaluation["cache_pointer"], other.threads) == (True, 2)
+    assert other.evaluation | {"cache_pointer": False} == quick.evaluation
     assert (
         replace(
             other,

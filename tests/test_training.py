@@ -372,7 +372,7 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, got 'adam'"),
+        ({"optimizer": "adam"}, "optimizer must be one of sgd, adamw, adadelta, got 'adam'"),
         ({"epochs": 0}, "epochs must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be greater than 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be greater than 0, got nan"),
