@@ -327,8 +327,6 @@ def test_every_gate_had_the_same_budget_and_the_preset_has_what_was_best():
 def check_budget(preset, task, corpus):
     trials = read_trials(ROOT / "results" / preset, TUNING, task, corpus)
     about = {"task": task, "preset": preset}
-    # Options that came after the trials, as they were without them.
-    later = {"batch_sentences": 0} if task == "translation" else {}
     tried = {gate: [] for gate in GATES}
     for one in trials:
         tried[one.config["gate"]].append(one)
