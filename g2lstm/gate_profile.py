@@ -4,38 +4,47 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 
-from g2lstm.batches import collate
+from g2lstm.batches import Pairs, collate, token_batches
 from g2lstm.corpora import END
 from g2lstm.evaluation import batchify
-from g2lstm.inspection import gate_summary, recorded
+from g2lstm.inspection import gate_summary, record_gates, recorded
 from g2lstm.language_model_task import GATE_STEPS, GATE_STRANDS
+from g2lstm.lstm import set_mode
 from g2lstm.measurements import Measurement, Trained
+from g2lstm.presets import PRESETS
 from g2lstm.translation_task import GATE_PAIRS
 
 LEAST_WORDS = 10  # of the one sentence
+BATCH_TOKENS = 2000  # most subwords at once of the training pairs
+TRAINING_PAIRS = "training pairs"
 ALL_LAYERS = "all layers"
 # The paper's histograms are of its translation model; of language models it shows none.
 PAPER_PLACES = {"language-model": ALL_LAYERS, "translation": "decoder layer 1"}
 
 
 def measure_gate_profile(trained: Trained) -> dict[str, Any]:
-    """Histograms, saturation and mean of the gates on the test text.
+    """Histograms, saturation and mean of the gates on the test text, and on training pairs.
 
     Returns:
         By "evaluation", "training" and "sentence" (evaluation mode, alone the first test sentence
         of ten words, or target subwords, or more; where there is none, the longest): a list with a
         dict for all layers together and for each layer and direction: ``module``, ``layer``,
         ``reverse`` (all None for all together), "input" and "forget" as `inspection.gate_summary`
-        has them.
+        has them. Of a translation also "training pairs": a list with the one dict of the paper's
+        place, evaluation mode, with ``pairs``, how many training pairs were read.
     """
     text, sentence = _calls(trained)
-    return {
+    profile = {
         "evaluation": _profile(trained, False, text),
         "training": _profile(trained, True, text),
         "sentence": _profile(trained, False, sentence),
     }
+    if trained.configuration.task == "translation":
+        profile[TRAINING_PAIRS] = [_on_training_pairs(trained)]
+    return profile
 
 
 def place_name(row: Mapping[str, Any]) -> str:
@@ -96,6 +105,34 @@ def _profile(trained: Trained, training: bool, call: Callable[[], None]) -> list
         mine = [r for r in records if (r.module, r.layer, r.reverse) == key]
         rows.append({"module": module, "layer": layer, "reverse": reverse} | gate_summary(mine))
     return rows
+
+
+@torch.no_grad()
+def _on_training_pairs(trained: Trained) -> dict[str, Any]:
+    """The decoder's first layer on pairs spread evenly over the training text."""
+    model, every = trained.model, trained.task.pairs["train"]
+    configuration = trained.configuration
+    limit = PRESETS[configuration.task][configuration.preset].analysis["gate_pairs"]
+    number = min(limit, len(every))
+    chosen = [i * len(every) // number for i in range(number)]
+    pairs = Pairs([every.sources[i] for i in chosen], [every.targets[i] for i in chosen])
+    parts, steps = [], []
+    with set_mode(model, training=False):
+        for indices in token_batches(pairs, BATCH_TOKENS):
+            batch = collate(pairs, indices, model.output_bias.device)
+            with record_gates(model.decoder) as records:
+                model(batch.source, batch.source_lengths, batch.inputs, batch.target_lengths)
+            parts.append(gate_summary(records))
+            steps.append(int(batch.target_lengths.sum()))
+    # Every batch has its own number of values.
+    summary = {
+        kind: {
+            name: np.average([part[kind][name] for part in parts], axis=0, weights=steps).tolist()
+            for name in parts[0][kind]
+        }
+        for kind in parts[0]
+    }
+    return {"module": "decoder", "layer": 0, "reverse": False, "pairs": number} | summary
 
 
 def _calls(trained: Trained) -> tuple[Callable[[], None], Callable[[], None]]:

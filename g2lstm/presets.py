@@ -18,6 +18,7 @@ HALF_DROPOUT, QUARTER_DROPOUT = (
 # The first 5,000 tokens of Penn Treebank can put the models in another order than the whole text.
 ANALYSIS = {
     "limit": 20_000, "sentences": 500, "directions": 3, "points": 7, "surface_limit": 2_000,
+    "gate_pairs": 10_000,
 }  # fmt: skip
 
 
@@ -48,7 +49,8 @@ class Preset:
         ablations: G2-LSTMs in other settings that the grid trains too: arguments of `configure`.
         candidates: settings that are tried in tuning, with every gate, see `tuning`.
         analysis: how much is measured on a trained run: ``limit``, ``sentences``, ``directions``,
-            ``points`` and ``surface_limit``, see `robustness` and `sensitivity`.
+            ``points`` and ``surface_limit``, see `robustness` and `sensitivity`; of a translation
+            ``gate_pairs``, most training pairs on which `gate_profile` measures gates.
     """
 
     corpus: str
@@ -168,6 +170,7 @@ TRANSLATION = {
         evaluation={"beam_size": 5, "length_penalty": 1.0},
         analysis={
             "limit": 3_000, "sentences": 100, "directions": 3, "points": 7, "surface_limit": 1_500,
+            "gate_pairs": 500,
         },
     ),
     # Multi30k on one core in a quarter of an hour, or twice that on a slower one.

@@ -7,6 +7,7 @@ import torch
 from g2lstm.corpora import END
 from g2lstm.gate_profile import at_place, measure_gate_profile, paper_place, place_name
 from g2lstm.inspection import record_gates
+from g2lstm.presets import PRESETS
 from g2lstm.subwords import BEGIN
 from tiny_runs import text_corpus, trained, untrained
 
@@ -57,7 +58,7 @@ def assert_layers_add_up(rows, sizes):
 
 def test_the_profile_of_a_language_model_by_hand(reader):
     found = measure_gate_profile(reader)
-    assert set(found) == set(MODES)
+    assert set(found) == set(MODES), "of a language model the paper shows no histogram"
     model, test = reader.model, reader.task.corpus.test
     length = 1420 // 20
     strands = torch.stack([test[k * length : (k + 1) * length] for k in range(20)], 1)
@@ -122,6 +123,7 @@ def test_the_profile_of_a_translation_leaves_padding_out(corpora, input_feeding)
     pairs = translator.task.pairs["test"]
     encoder = [("encoder", 0, False), ("encoder", 0, True), ("upper_encoder", 0, False)]
     decoder = [("decoder", 0, False), ("upper_decoder", 0, False), ("upper_decoder", 1, False)]
+    assert set(found) == {*MODES, "training pairs"}
     for mode in MODES:
         keys = [(row["module"], row["layer"], row["reverse"]) for row in found[mode][1:]]
         assert keys == encoder + decoder
@@ -189,3 +191,28 @@ def test_the_papers_place_is_the_first_layer_of_the_decoder_or_all_of_a_language
     assert at_place(rows, "layer 2") is rows[2]
     with pytest.raises(ValueError, match="'decoder layer 1', only at: all layers; layer 1; layer"):
         paper_place("translation", rows)
+
+
+@pytest.mark.parametrize(("limit", "number"), [(10_000, 100), (40, 40)])
+def test_the_decoders_first_layer_is_measured_on_training_pairs_too(
+    corpora, limit, number, monkeypatch
+):
+    monkeypatch.setitem(PRESETS["translation"]["quick"].analysis, "gate_pairs", limit)
+    translator = untrained("translation")
+    pairs, model = translator.task.pairs["train"], translator.model
+    assert len(pairs) == 100
+    chosen = range(100) if number == 100 else [i * 5 // 2 for i in range(40)]
+    values = {kind: [] for kind in KINDS}
+    for i in chosen:
+        source, target = torch.tensor(pairs.sources[i])[:, None], pairs.targets[i]
+        memory = model.encode(source, torch.tensor([len(source)]))
+        inputs = torch.tensor([BEGIN, *target])[:, None]
+        with record_gates(model.decoder) as records, torch.no_grad():
+            model.decode(inputs, model.start(memory), memory)
+        for kind in KINDS:
+            values[kind].append(getattr(records[0], f"{kind}_gate").flatten())
+    found = measure_gate_profile(translator)
+    row = paper_place("translation", found["training pairs"])
+    assert row["pairs"] == number
+    assert_is_profile(row, {kind: torch.cat(parts) for kind, parts in values.items()})
+    assert row["input"] != paper_place("translation", found["evaluation"])["input"]
