@@ -197,7 +197,7 @@ def _ablation_row(
     row["gap, nats"] = mean_and_spread(
         [found["loss"] - found["loss_seen"] for _, found in pairs], 4
     )
-    mine = profiles[(profiles["model"] == label) & (profiles["layer"] == "all")]
+    mine = profiles[(profiles["model"] == label) & (profiles["place"] == "all layers")]
     for mode in ("evaluation", "training"):
         for kind in ("input", "forget"):
             part = mine[(mine["mode"] == mode) & (mine["kind"] == kind)]

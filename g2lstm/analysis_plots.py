@@ -1,4 +1,4 @@
-"""Figures of the analyses: robustness, gates word by word, loss surfaces, verdicts.
+"""Figures of the analyses: robustness, gates by group of words, loss surfaces, verdicts.
 
 As in `plots`, every function returns a new figure that pyplot does not know.
 """
@@ -85,41 +85,13 @@ def plot_bits(frame: pd.DataFrame, *, y: str, ylabel: str, log_y: bool = False) 
     return figure
 
 
-def plot_heat_map(rows: Mapping[str, Sequence[float]], words: Sequence[str]) -> Figure:
-    """Mean gate value word by word, as in the paper's case study: a row a model and gate.
-
-    Args:
-        rows: by label the mean gate value at each word, in [0, 1].
-        words: for the columns.
-
-    Raises:
-        ValueError: a row that is not as long as the words.
-    """
-    for label, values in rows.items():
-        if len(values) != len(words):
-            raise ValueError(f"{label}: {len(values)} values for {len(words)} words")
-    values = np.array(list(rows.values()))
-    size = {"width": 3.2 + 0.62 * len(words), "height": 1.6 + 0.42 * len(rows)}
-    figure, axes = panels(1, 1, **size)
-    axis = axes[0, 0]
-    image = axis.imshow(values, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value < 0.5 else "black"
-        axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=colour)
-    axis.set_xticks(range(len(words)), words, rotation=45, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(rows)), list(rows))
-    axis.grid(False)
-    axis.set_xlabel("word, as it is read")
-    figure.colorbar(image, label="mean gate value", shrink=0.9)
-    return figure
-
-
-def plot_effects(frame: pd.DataFrame, *, gate: str) -> Figure:
+def plot_effects(frame: pd.DataFrame, *, gate: str, about: str | None = None) -> Figure:
     """Cohen's d of each contrast: a row a contrast, a point per seed and model, the mean larger.
 
     Args:
         frame: columns ``of`` (the gate's name, or any text), ``contrast``, ``gate``, ``effect``.
         gate: "input" or "forget".
+        about: what the title says in front of the gate.
     """
     part = frame[frame["gate"] == gate]
     names = list(part["contrast"].unique())
@@ -136,7 +108,8 @@ def plot_effects(frame: pd.DataFrame, *, gate: str) -> Figure:
             axis.plot(values.mean(), row + shift, markersize=8, label=label, **look)
     axis.axvline(0, color="0.4", linewidth=1.2)
     axis.set_yticks(range(len(names)), names)
-    axis.set(title=f"{gate} gate", xlabel="Cohen's d (small: seeds, large: mean)")
+    axis.set(title=", ".join(filter(None, (about, f"{gate} gate"))))
+    axis.set(xlabel="Cohen's d (small: seeds, large: mean)")
     axis.set_ylim(len(names) - 0.5, -0.5)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return figure

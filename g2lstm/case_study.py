@@ -1,7 +1,9 @@
-"""Gate values word by word: the paper's case study, and measured over whole texts."""
+"""Gate values word by word over whole texts: what the paper's case study suggests, measured."""
 
+import html
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +20,8 @@ from g2lstm.inspection import GateRecord, recorded
 from g2lstm.language_model import State, detach
 from g2lstm.measurements import Measurement, Trained, first_pairs
 
-PAPER_SENTENCE = "the numbers have not moved since 2002 and are going in the wrong direction ."
-# Of the embedded grammar: a relative clause, and a second main clause after "and".
-GRAMMAR_SENTENCE = (
-    "our thief who is beside our kitchen always whistles , and the queen thanks a dog ."
-)
 CONTENT_CLASSES = ("noun", "verb", "adjective", "adverb")  # of the embedded grammar
+SIGNS = "#%&*/@\\"  # stand for words, though Unicode calls them punctuation
 KINDS = ("input", "forget")
 APOSTROPHE = re.compile("’|&apos;")  # as typeset, and as Moses' tokenizer writes it
 WORD = re.compile(r"(?:'|’|&apos;)(?:s|t|re|ve|ll|d|m)\b|\w+")
@@ -40,8 +38,9 @@ class TokenGates:
         gates: by "input" and "forget" [N, U]: every unit of every layer (of a translation: of the
             decoder), in evaluation mode, while the token is read.
         layers: [U] the layer of each unit, from 0.
-        labels: [N] bool arrays by name: "boundary" (opens a clause), "function", "content", "end"
-            (end of sentence), "word class <name>", "frequency <range>"; those that are known.
+        labels: [N] bool arrays by name: "boundary" (opens a clause), "function", "content",
+            "punctuation", "end" (end of sentence), "word class <name>", "frequency <range>"; those
+            that are known.
     """
 
     sentences: np.ndarray
@@ -88,45 +87,6 @@ def text_gates(trained: Trained, split: str = "test", limit: int = 20_000) -> To
     return TokenGates(sentences, gates, np.repeat(np.arange(len(sizes)), sizes), labels)
 
 
-def sentence_gates(trained: Trained, sentence: str) -> dict[str, Any]:
-    """Mean gate values over the units, word by word, as in the paper's case study.
-
-    Args:
-        trained: a run of the language model.
-        sentence: words between white space, as the corpus writes them.
-
-    Returns:
-        ``words``, ``unknown`` (those the vocabulary lacks), and by "input" and "forget" a list with
-        the mean over the units of all layers at each word. The model reads an end mark first.
-
-    Raises:
-        ValueError: an empty sentence, or a run of a translation.
-    """
-    if trained.configuration.task != "language-model":
-        raise ValueError("the case study reads a sentence with a language model")
-    words = sentence.split()
-    if not words:
-        raise ValueError("sentence is empty: give words between white space")
-    vocabulary = trained.task.corpus.vocabulary
-    words = [_as_in(vocabulary.index, word) for word in words]
-    indices = vocabulary.encode([END, *words])
-    inputs = torch.tensor(indices, device=trained.model.embedding.weight.device)[:, None]
-    records = recorded(trained.model, False, lambda: trained.model(inputs))
-    means = {
-        kind: torch.cat([getattr(r, f"{kind}_gate") for r in records], 2)[1:, 0].mean(1).tolist()
-        for kind in KINDS
-    }
-    unknown = [word for word in words if word not in vocabulary.index or word == UNKNOWN]
-    return {"words": words, "unknown": unknown, **means}
-
-
-def choose_sentence(corpus: str, sentence: str | None = None) -> str:
-    """The sentence asked for; else the paper's, or on the embedded corpus one of its grammar."""
-    if sentence is not None:
-        return sentence
-    return GRAMMAR_SENTENCE if corpus == "grammar" else PAPER_SENTENCE
-
-
 def measure_alignment(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
     """Contrasts of gate values between groups of tokens, and the units that mark them best.
 
@@ -135,17 +95,14 @@ def measure_alignment(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
         "all") and what `alignment.Contrast` holds. ``means``: mean gate by group of tokens.
         ``units``: for each gate and contrast the unit that tells the groups apart best in every
         other sentence, with its layer and its AUC there (``auc_chosen_on``) and in the sentences
-        between (``auc_held_out``).
+        between (``auc_held_out``). ``lowest_tenth``: as `lowest_tenth` returns it.
     """
     test = text_gates(trained, "test", limit)
     rows, units = [], []
     for name, groups in _contrasts(test.labels):
         for kind in KINDS:
-            values = test.gates[kind]
-            layers = ["all", *np.unique(test.layers).tolist()]
-            for layer in layers if len(layers) > 2 else layers[:1]:
-                chosen = values if layer == "all" else values[:, test.layers == layer]
-                found = contrast(chosen.mean(1), *groups, test.sentences)
+            for layer, values in _by_layer(test, kind):
+                found = contrast(values, *groups, test.sentences)
                 if found is not None:
                     rows.append({"contrast": name, "gate": kind, "layer": layer} | found.as_dict())
             units += _best_unit(name, kind, test, groups)
@@ -160,12 +117,45 @@ def measure_alignment(trained: Trained, limit: int = 20_000) -> dict[str, Any]:
         if mask.any()
         for kind in KINDS
     ]
-    return {"contrasts": rows, "means": means, "units": units}
+    return {
+        "contrasts": rows, "means": means, "units": units, "lowest_tenth": lowest_tenth(test)
+    }  # fmt: skip
 
 
-def measure_sentence(trained: Trained, sentence: str) -> dict[str, Any]:
-    """See `sentence_gates`."""
-    return sentence_gates(trained, sentence)
+def lowest_tenth(text: TokenGates) -> list[dict[str, Any]]:
+    """Who the tokens with the lowest forget gates are, as the paper states its claim.
+
+    Returns:
+        A dict for each layer (a number, or "all") and group: "function word", "punctuation",
+        "clause start" (of a sentence too; inside one only where the truth is known) and "any of
+        them": its ``share`` of the tenth of the tokens whose mean forget gate is lowest, its
+        share of all, ``base``, and the number of all ``tokens``. End marks do not count.
+    """
+    words = ~text.labels["end"]
+    starts = np.diff(text.sentences, prepend=-1) != 0
+    groups = {
+        "function word": text.labels["function"],
+        "punctuation": text.labels["punctuation"],
+        "clause start": text.labels.get("boundary", starts) | starts,
+    }
+    groups["any of them"] = np.logical_or.reduce(list(groups.values()))
+    rows = []
+    for layer, values in _by_layer(text, "forget"):
+        order = np.argsort(values[words], kind="stable")
+        lowest = order[: max(1, len(order) // 10)]
+        for name, group in groups.items():
+            row = {"layer": layer, "group": name, "tokens": len(order)}
+            share = float(group[words][lowest].mean())
+            rows.append(row | {"share": share, "base": float(group[words].mean())})
+    return rows
+
+
+def _by_layer(text: TokenGates, kind: str) -> Iterator[tuple[str | int, np.ndarray]]:
+    """Mean gate [N] over the units of all layers, and of each if there are several."""
+    yield "all", text.gates[kind].mean(1)
+    layers = np.unique(text.layers).tolist()
+    for layer in layers if len(layers) > 1 else ():
+        yield layer, text.gates[kind][:, text.layers == layer].mean(1)
 
 
 def _side_by_side(layers: Iterable[list[GateRecord]], kind: str) -> np.ndarray:
@@ -230,7 +220,12 @@ def _labels_of_words(
     letters = np.array([word[0].isalpha() or word in FUNCTION_WORDS for word in words])
     special = np.array([word in (END, UNKNOWN) for word in words])
     function = np.array([word.lower() in FUNCTION_WORDS for word in words])
-    labels = {"function": function, "content": letters & ~function & ~special}
+    marks = np.array([is_punctuation(word) for word in words])
+    labels = {
+        "function": function,
+        "content": letters & ~function & ~special,
+        "punctuation": marks & ~function & ~special,
+    }
     # The vocabulary is in order of frequency in the training text.
     bounds = [0, 10, 100, 1000, len(corpus.vocabulary)]
     for low, high in itertools.pairwise(bounds):
@@ -261,6 +256,7 @@ def _annotated(corpus: Corpus, split: str, words: list[str]) -> dict[str, np.nda
         "boundary": np.array(boundaries[: len(words)]),
         "function": ~content & ~mark,
         "content": content,
+        "punctuation": word_class == "punctuation",
     }
     names = sorted(set(classes) - {END})
     return labels | {f"word class {name}": word_class == name for name in names}
@@ -297,7 +293,7 @@ def _translation_gates(trained: Trained, split: str, limit: int) -> TokenGates:
 def _labels_of_subwords(trained: Trained, split: str, pairs: Pairs) -> dict[str, np.ndarray]:
     """Each subword has the class of its word; the first one of a reordered clause is a boundary."""
     corpus = trained.task.corpus
-    function, content, boundary = [], [], []
+    function, content, marks, boundary = [], [], [], []
     clauses: Sequence[Sequence[str]] | None = corpus.clauses if split == "test" else None
     for number, target in enumerate(pairs.targets):
         pieces = [
@@ -318,20 +314,21 @@ def _labels_of_subwords(trained: Trained, split: str, pairs: Pairs) -> dict[str,
             word = APOSTROPHE.sub("'", spans[place].group().lower()) if place >= 0 else None
             function.append(word in FUNCTION_WORDS)
             content.append(word is not None and word not in FUNCTION_WORDS)
+            marks.append(word is None and is_punctuation(piece.strip()))
             boundary.append(any(start <= s < end and s > 1 for s in clause_starts))
     labels = {"end": np.zeros(len(function), dtype=bool)}
     if clauses is not None:
         labels["boundary"] = np.array(boundary)
-    return labels | {"function": np.array(function), "content": np.array(content)}
+    groups = {"function": function, "content": content, "punctuation": marks}
+    return labels | {name: np.array(group) for name, group in groups.items()}
 
 
-def _as_in(index: dict[str, int], word: str) -> str:
-    """The word as the corpus writes it: Penn Treebank has N for numbers."""
-    if word in index or "N" not in index:
-        return word
-    return "N" if re.fullmatch(r"[\d.,]*\d[\d.,]*", word) else word.lower()
+def is_punctuation(token: str) -> bool:
+    """Whether it is marks of punctuation only, or Moses' escape of one."""
+    token = html.unescape(token)
+    marks = (unicodedata.category(sign)[0] == "P" and sign not in SIGNS for sign in token)
+    return token == "`" or (bool(token) and all(marks))
 
 
 _MODULES = ("alignment", "case_study", "inspection", "evaluation", "batches")
 ALIGNMENT = Measurement("alignment", measure_alignment, _MODULES)
-SENTENCE = Measurement("sentence", measure_sentence, _MODULES)

@@ -28,6 +28,7 @@ GATE_LABELS = {"sigmoid": "LSTM", "sharpened": "sharpened sigmoid", "gumbel": "G
 GATE_MARKERS = {"sigmoid": "o", "sharpened": "s", "gumbel": "D"}
 # For lines that are no gate of the paper; Okabe and Ito's palette, as the two hues above.
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#0072B2")
+PAPER_COLOUR = "#E3CF8C"  # of what is the paper's, beside ours; light, so that lines show on it
 DPI = 150  # of saved PNG files
 UNIT_INTERVAL = {"xlim": (0, 1), "xticks": [0, 0.5, 1], "xticklabels": ["0", "0.5", "1"]}
 

@@ -27,7 +27,13 @@ from g2lstm.case_study import ALIGNMENT
 from g2lstm.experiments import arguments_of, configure
 from g2lstm.files import read_json
 from g2lstm.gate_profile import GATE_PROFILE
-from g2lstm.gate_tables import contrasts_frame, gate_table, profile_frame, units_table
+from g2lstm.gate_tables import (
+    contrasts_frame,
+    gate_table,
+    lowest_tenth_table,
+    profile_frame,
+    units_table,
+)
 from g2lstm.plots import save_table
 from g2lstm.records import Run
 from g2lstm.report import gather_evidence, make_report
@@ -60,6 +66,7 @@ MAKERS: dict[str, Callable[[Study], pd.DataFrame]] = {
     "_compression_sizes": lambda study: compression_sizes(study.measure(COMPRESSION)),
     "_gates": lambda study: gate_table(profile_frame(study.measure(GATE_PROFILE))),
     "_alignment": lambda study: contrasts_frame(study.measure(ALIGNMENT)),
+    "_lowest_tenth": lambda study: lowest_tenth_table(study.measure(ALIGNMENT)),
     "_alignment_units": lambda study: units_table(study.measure(ALIGNMENT)),
     "_gap": lambda study: gap_table(study.runs),
     "_ablations": _ablations,

@@ -34,8 +34,9 @@ FIGURES = {
     "07_case_study": ("groups", "effects_forget", "effects_input"),
     "08_sensitivity": ("perturbation", "surface"),
 }
-# What a notebook saves only where there is something to show, and for which task.
-SOMETIMES = ("case_study", "gates_by_p", "gates_by_temperature")
+# What a notebook saves only where there is something to show.
+SOMETIMES = ("case_study", "second_case_study", "gates_by_p", "gates_by_temperature")
+SOMETIMES_TABLES = ("lowest_tenth",)
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Study:
     seeds: list[int] | None
     save: bool
     progress_bar: bool = True
+
+    @property
+    def title(self) -> str:
+        """Corpus and preset, for the titles of figures."""
+        return f"{corpus_label(self.example)}, {self.example.preset}"
 
     @property
     def settings(self) -> dict[str, int]:
@@ -92,7 +98,7 @@ class Study:
 
     def _path(self, kind: str, name: str) -> Any:
         known = (TABLES if kind == "tables" else FIGURES)[self.notebook]
-        if name not in (*known, *SOMETIMES):
+        if name not in (*known, *(SOMETIMES_TABLES if kind == "tables" else SOMETIMES)):
             raise ValueError(f"{self.notebook} does not name {name!r} among its {kind}: {known}")
         label = f"{self.example.task.replace('-', '_')}_{corpus_label(self.example)}"
         return results_directory(self.example.preset) / kind / f"{label}_{name}"

@@ -33,6 +33,7 @@ from g2lstm.records import DAMAGED, MEASUREMENTS, Run, read_run
 from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
+from g2lstm.studies import SOMETIMES_TABLES
 from g2lstm.studies import TABLES as STUDY_TABLES
 from g2lstm.trials import TABLES as TRIAL_TABLES
 from g2lstm.trials import read_trial
@@ -211,16 +212,17 @@ def _labels(places: Iterable[str]) -> list[tuple[str, str, str]]:
 
 
 def _tables(published: Published) -> Items:
-    known = {}
+    known, there = {}, _stems(published.folder / "tables")
     for task, kind, corpus in _labels(published.places):
         studies = STUDY_TABLES if published.measured else {}
         names = [f"_{name}" for names in studies.values() for name in names]
+        names += [f"_{name}" for name in SOMETIMES_TABLES if f"{kind}_{corpus}_{name}" in there]
         makers = (*RUN_TABLES.get(kind, ()), *names)
         known |= {f"{kind}_{corpus}{maker}": (maker, f"{task}/{corpus}/") for maker in makers}
     for trials, found in published.trials.items():
         for task, kind, corpus in _labels(found):
             known[f"{kind}_{corpus}_{trials}"] = (f"_{trials}", f"{task}/{corpus}/")
-    for name in sorted(known.keys() | _stems(published.folder / "tables")):
+    for name in sorted(known.keys() | there):
         problems = _problems(
             lambda name=name: _table_problems(published, name, *known.get(name, ()))
         )

@@ -112,6 +112,6 @@ def profile(share):
     together = {"module": None, "layer": None, "reverse": None} | gates(share)
     parts = [
         {"module": "layers.0", "layer": 0, "reverse": False} | gates(share - 0.1),
-        {"module": "upper_decoder", "layer": 1, "reverse": True} | gates(share + 0.1),
+        {"module": "layers.1", "layer": 0, "reverse": False} | gates(share + 0.1),
     ]
     return {mode: [together, *parts] for mode in ("evaluation", "training", "sentence")}

@@ -10,7 +10,6 @@ from g2lstm.analysis_plots import (
     plot_bits,
     plot_effects,
     plot_groups,
-    plot_heat_map,
     plot_robustness,
     plot_surfaces,
     plot_verdicts,
@@ -64,16 +63,6 @@ def test_bits_draw_rounding_and_low_rank(curves):
     assert labels == [*GATE_LABELS.values(), "round", "low rank"]
 
 
-def test_heat_map_shows_words_and_values():
-    axis, bar = drawn(plot_heat_map({"LSTM, input": [0.1, 0.9], "LSTM, forget": [0.5, 1]}, "ab"))
-    assert [t.get_text() for t in axis.get_xticklabels()] == ["a", "b"]
-    assert [t.get_text() for t in axis.get_yticklabels()] == ["LSTM, input", "LSTM, forget"]
-    assert [t.get_text() for t in axis.texts] == ["0.10", "0.90", "0.50", "1.00"]
-    assert bar.get_ylabel() == "mean gate value"
-    with pytest.raises(ValueError, match="LSTM: 1 values for 2 words"):
-        plot_heat_map({"LSTM": [0.1]}, ["a", "b"])
-
-
 def test_effects_draw_seeds_and_their_mean():
     frame = pd.DataFrame(
         {"of": gate, "contrast": name, "gate": "forget", "effect": effect}
@@ -85,6 +74,8 @@ def test_effects_draw_seeds_and_their_mean():
     means = [line for line in axis.lines if line.get_markersize() == 8]
     assert [line.get_xdata()[0] for line in means] == [-1.5] * 6
     assert axis.get_title() == "forget gate"
+    (axis,) = drawn(plot_effects(frame, gate="forget", about="ptb, small: layer 1"))
+    assert axis.get_title() == "ptb, small: layer 1, forget gate"
     assert [t.get_text() for t in axis.get_yticklabels()] == ["boundary", "function"]
 
 

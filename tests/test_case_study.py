@@ -12,10 +12,10 @@ import torch
 from g2lstm import case_study
 from g2lstm.alignment import FUNCTION_WORDS, contrast, unit_auc
 from g2lstm.case_study import (
-    PAPER_SENTENCE,
     TokenGates,
+    is_punctuation,
+    lowest_tenth,
     measure_alignment,
-    sentence_gates,
     text_gates,
 )
 from g2lstm.corpora import END, UNKNOWN
@@ -164,7 +164,8 @@ def test_labels_of_the_embedded_corpus_are_its_annotations(reader):
     unknown = reader.task.corpus.vocabulary.index[UNKNOWN]
     assert unknown in reader.task.corpus.test, "these words have their annotations too"
     assert found.labels.keys() == {
-        "end", "boundary", "function", "content", *(f"word class {kind}" for kind in classes),
+        "end", "boundary", "function", "content", "punctuation",
+        *(f"word class {kind}" for kind in classes),
     }  # fmt: skip
     for place in range(len(found.sentences)):
         token, kind, boundary = truth[place]
@@ -172,6 +173,7 @@ def test_labels_of_the_embedded_corpus_are_its_annotations(reader):
             "end": token == END,
             "boundary": boundary,
             "content": kind in content,
+            "punctuation": kind == "punctuation",
             "function": kind is not None and kind != "punctuation" and kind not in content,
             **{f"word class {name}": name == kind for name in classes},
         }
@@ -208,6 +210,7 @@ def test_labels_of_other_texts_go_by_lists_and_frequency(tmp_path):
             "cats", "sleep", "mr.", "said", "N", "company", "town", "Prices", "fell", "old",
             "small", "dogs",
         },
+        "punctuation": {".", "`", ","},
     }  # fmt: skip
     for label, members in expected.items():
         assert found.labels[label].tolist() == [word in members for word in words], label
@@ -255,6 +258,7 @@ def test_labels_of_subwords_are_those_of_their_words(translator):
         function = word.lower() in FUNCTION_WORDS
         assert found.labels["function"][place] == function, word
         assert found.labels["content"][place] == (word.isalnum() and not function), word
+        assert found.labels["punctuation"][place] == (word in tuple(".,?!")), word
 
 
 def test_a_boundary_is_the_first_subword_of_a_reordered_clause(translator):
@@ -296,69 +300,6 @@ def test_what_follows_an_apostrophe_is_a_function_word(tmp_path):
         pieces = trained.task.target_subwords.readable(trained.task.pairs["test"].targets[number])
         marked = "".join(p if f else " " for p, f in zip(pieces, function, strict=True))
         assert re.findall(r"\w+|['’]", marked.replace("&apos;", "")) == words
-
-
-# One sentence
-
-
-def test_a_sentence_is_read_after_an_end_mark(reader):
-    vocabulary = reader.task.corpus.vocabulary
-    index = vocabulary.index
-    tokens = reader.task.corpus.train.tolist()
-    words = vocabulary.decode(tokens[: tokens.index(index[END])])
-    assert len(words) > 5
-    found = sentence_gates(reader, " ".join(words))
-    assert found["words"] == words
-    assert found["unknown"] == []
-    state, means = None, {kind: [] for kind in KINDS}
-    for word in (END, *words):
-        with torch.no_grad(), record_gates(reader.model) as records:
-            state = reader.model(torch.tensor([[index[word]]]), state).state
-        for kind in KINDS:
-            values = [float(v) for r in records for v in getattr(r, f"{kind}_gate").flatten()]
-            means[kind].append(sum(values) / len(values))
-    for kind in KINDS:
-        assert found[kind] == pytest.approx(means[kind][1:], abs=1e-6)
-
-
-def test_unknown_words_are_read_as_such_and_named(reader):
-    found = sentence_gates(reader, "the Zyzzyva sleeps 2002 <unk> .")
-    assert found["words"] == ["the", "Zyzzyva", "sleeps", "2002", "<unk>", "."]
-    assert found["unknown"] == ["Zyzzyva", "2002", "<unk>"]
-    same = sentence_gates(reader, "the <unk> sleeps <unk> <unk> .")
-    assert found["forget"] == same["forget"]
-
-
-def test_numbers_are_read_as_the_corpus_writes_them(tmp_path):
-    trained = untrained(corpus=text_corpus(tmp_path / "wire", [*WIRE, "since 1987 it sleeps"] * 8))
-    found = sentence_gates(trained, "The Cats fell 2002 1,234.5 1987 . -- 4th in Town")
-    assert found["words"] == [
-        "The",
-        "cats",
-        "fell",
-        "N",
-        "N",
-        "1987",
-        ".",
-        "--",
-        "4th",
-        "in",
-        "town",
-    ]
-    assert found["unknown"] == ["--", "4th", "in"]
-    paper = sentence_gates(trained, PAPER_SENTENCE)
-    assert paper["words"][6] == "N"
-
-
-@pytest.mark.parametrize("sentence", ["", "  \n"])
-def test_an_empty_sentence_is_refused(reader, sentence):
-    with pytest.raises(ValueError, match="sentence is empty"):
-        sentence_gates(reader, sentence)
-
-
-def test_a_translation_reads_no_sentence(translator):
-    with pytest.raises(ValueError, match="with a language model"):
-        sentence_gates(translator, "the cat sleeps .")
 
 
 # Contrasts and units
@@ -425,6 +366,7 @@ def made_up(monkeypatch, random) -> tuple[np.ndarray, np.ndarray]:
     function = np.arange(240) % 2 == 0
     gates = random.uniform(size=(240, 9))
     labels = {"end": np.zeros(240, dtype=bool), "function": function, "content": ~function}
+    labels["punctuation"] = np.zeros(240, dtype=bool)
     layers = np.repeat([0, 1], [4, 5])
     text = TokenGates(sentences, {"input": gates, "forget": gates[:, ::-1]}, layers, labels)
     monkeypatch.setattr(case_study, "text_gates", lambda trained, split, limit: text)
@@ -468,3 +410,51 @@ def test_alignment_of_a_translation(translator):
         "function - content words",
     }
     assert {row["layer"] for row in found["contrasts"]} == {"all", 0, 1, 2}
+
+
+@pytest.mark.parametrize("task", ["language-model", "translation"])
+def test_the_lowest_tenth_counted_token_by_token(request, task):
+    trained = request.getfixturevalue("reader" if task == "language-model" else "translator")
+    text = text_gates(trained)
+    tokens = [n for n in range(len(text.sentences)) if not text.labels["end"][n]]
+    sentences = text.sentences.tolist()
+
+    def marks(n):
+        first = n == 0 or sentences[n] != sentences[n - 1]
+        found = {
+            "function word": bool(text.labels["function"][n]),
+            "punctuation": bool(text.labels["punctuation"][n]),
+            "clause start": first or bool(text.labels["boundary"][n]),
+        }
+        return found | {"any of them": any(found.values())}
+
+    rows = measure_alignment(trained)["lowest_tenth"]
+    layers = ["all", 0, 1] if task == "language-model" else ["all", 0, 1, 2]
+    assert [row["layer"] for row in rows] == [layer for layer in layers for _ in range(4)]
+    for row in rows:
+        units = text.layers >= 0 if row["layer"] == "all" else text.layers == row["layer"]
+        values = {n: text.gates["forget"][n][units].mean() for n in tokens}
+        lowest = sorted(tokens, key=values.get)[: len(tokens) // 10]
+        assert row["tokens"] == len(tokens)
+        for name, group in (("share", lowest), ("base", tokens)):
+            expected = sum(marks(n)[row["group"]] for n in group) / len(group)
+            assert row[name] == pytest.approx(expected, abs=1e-9)
+    assert len({row["share"] for row in rows}) > 4
+    assert any(row["share"] != pytest.approx(row["base"], abs=0.05) for row in rows)
+
+
+def test_where_no_clause_is_known_a_start_is_that_of_a_sentence(tmp_path):
+    text = text_gates(untrained(corpus=text_corpus(tmp_path / "wire", WIRE * 8)))
+    assert "boundary" not in text.labels
+    rows = {row["group"]: row for row in lowest_tenth(text) if row["layer"] == "all"}
+    words, sentences = sum(~text.labels["end"]), len(set(text.sentences))
+    assert rows["clause start"]["base"] == pytest.approx(sentences / words)
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [(".", True), ("--", True), ("&quot;", True), ("&apos;", True), ("n't", False),
+     ("$", False), ("%", False), ("", False), ("a", False), ("&apos;s", False), ("`", True)],
+)  # fmt: skip
+def test_punctuation_is_marks_only_and_their_escapes(token, expected):
+    assert is_punctuation(token) is expected
