@@ -29,6 +29,12 @@ def timed(jobs: Mapping[str, Callable[[], object]], rounds: int, clock: Clock) -
     return pd.DataFrame(milliseconds)
 
 
+def spread(name: str, values: pd.Series) -> dict[str, float]:
+    """Columns ``name`` (the median), ``name``_lower and ``name``_upper (the quartiles)."""
+    lower, median, upper = values.quantile([0.25, 0.5, 0.75])
+    return {name: median, f"{name}_lower": lower, f"{name}_upper": upper}
+
+
 def add_timing_options(parser: argparse.ArgumentParser, size: str, sizes: str) -> None:
     """Rounds, clock and sizes.
 

@@ -84,7 +84,7 @@ def linear(
     differentiates = torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (x, weight, bias)
     )
-    if differentiates and serves(x.numel() * len(weight), x, weight):
+    if differentiates and _serves_linear(x, weight, bias):
         return _Linear.apply(x, weight, bias, ragged)
     return product(x, weight, bias, ragged=ragged)
 
@@ -93,7 +93,7 @@ def product(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, *, ragged: bool = False
 ) -> Tensor:
     """`linear` without a graph: ``x @ weight.T + bias``."""
-    if not serves(x.numel() * len(weight), x, weight):
+    if not _serves_linear(x, weight, bias):
         return torch.nn.functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])
     padded = _pad(flat, len(weight)) if ragged else flat
@@ -113,9 +113,8 @@ def weight_gradients(grad: Tensor, inputs: Sequence[Tensor], *, ragged: bool) ->
     if not any(serves(grad.numel() * x.shape[1], grad, x) for x in inputs):
         return [grad.T @ x for x in inputs]
     if ragged:
-        columns = max(x.shape[1] for x in inputs)
-        inputs = [_pad(x, grad.shape[1]) for x in inputs]
-        grad = _pad(grad, columns)
+        rows = len(_pad(grad, max(x.shape[1] for x in inputs)))
+        grad, *inputs = (_with_rows(x, rows) for x in (grad, *inputs))
     grad_t = grad.T.contiguous()  # once for all products
     return [product(grad_t, x.T) for x in inputs]
 
@@ -190,6 +189,14 @@ class _Linear(torch.autograd.Function):
         return grad_x, grad_weight, flat.sum(0) if needs_bias else None, None
 
 
+def _serves_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    # oneDNN's operator does not check the shapes: torch's own names what is wrong with them.
+    tensors = (x, weight) if bias is None else (x, weight, bias)
+    fits = x.dim() > 0 and weight.dim() == 2 and x.shape[-1] == weight.shape[1]
+    fits = fits and (bias is None or bias.shape == weight.shape[:1])
+    return fits and serves(x.numel() * len(weight), *tensors)
+
+
 def _is_plain(x: Tensor) -> bool:
     """Whether x is in float32 on a CPU, and neither autocast nor a compiler changes that."""
     return (
@@ -203,7 +210,11 @@ def _is_plain(x: Tensor) -> bool:
 def _pad(x: Tensor, columns: int) -> Tensor:
     """x [M, K] with rows of zeros, for a product of ``columns`` columns."""
     worthwhile = len(x) > ROWS and x.numel() * columns <= PAD_TO
-    missing = -len(x) % ROWS if worthwhile else 0
+    return _with_rows(x, len(x) + -len(x) % ROWS) if worthwhile else x
+
+
+def _with_rows(x: Tensor, rows: int) -> Tensor:
+    missing = rows - len(x)
     return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 

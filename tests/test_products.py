@@ -1,5 +1,7 @@
 """Products of each library against torch's own in float64, and which library is taken."""
 
+from unittest.mock import patch
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -75,14 +77,16 @@ def test_second_gradients_of_linear(ragged):
 @EACH
 @given(
     rows=st.integers(0, 70),
+    pad_to=st.integers(0, 2000),
     outputs=st.integers(1, 6),
     inputs=st.lists(st.integers(1, 6), max_size=3),
     ragged=st.booleans(),
 )
-def test_weight_gradients(choice, rows, outputs, inputs, ragged):
+def test_weight_gradients(choice, rows, pad_to, outputs, inputs, ragged):
     grad = draw(rows, outputs)
     some = [draw(rows, size, seed=size) for size in inputs]
-    found = products.weight_gradients(grad, some, ragged=ragged)
+    with patch.object(products, "PAD_TO", pad_to):
+        found = products.weight_gradients(grad, some, ragged=ragged)
     for gradient, x in zip(found, some, strict=True):
         assert_near(gradient, grad.double().T @ x.double())
 
@@ -112,6 +116,14 @@ def test_other_types_devices_and_autocast_are_left_to_torch():
         half = products.linear(x.requires_grad_(), weight)
     half.sum().backward()
     assert x.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bias", [None, 4, 6])
+@pytest.mark.usefixtures("choice")
+def test_shapes_that_do_not_fit_are_errors(bias):
+    weight = draw(5, 3)
+    with pytest.raises(RuntimeError, match=r"shapes cannot be multiplied|size"):
+        products.linear(draw(4, 3 if bias else 2), weight, bias and draw(bias))
 
 
 def test_the_same_product_repeats_to_the_last_bit(monkeypatch):
