@@ -6,8 +6,8 @@
     python benchmarks/layer.py --device cuda         # on a GPU
 
 In every round each layer runs once, so that what else happens on the machine meets all of them; a
-ratio is taken within a round. The table holds the median over the rounds (least - most). Lower is
-better, 1 is as fast as torch.nn.LSTM.
+ratio is taken within a round. The tables hold the median over the rounds (quartiles; in records
+made before 2026-11-27: least - most). Lower is better, 1 is as fast as torch.nn.LSTM.
 
 - training: forward pass, backward pass and all gradients, that of the input included; G2LSTM with
   gate="gumbel", the drawing of the noise included. "bfloat16": the same under autocast. "authors'
@@ -16,12 +16,18 @@ better, 1 is as fast as torch.nn.LSTM.
 - inference: the whole sequence in evaluation mode, without gradients.
 - single step: one step with a carried state, in evaluation mode, without gradients.
 
-Results go to layer.csv, layer.md and layer.provenance.json beside this file, those of a GPU to
-layer_cuda.csv and so on.
+Which library makes the large products in float32 is `g2lstm.products.library`'s choice, by the
+processor: G2LSTM_PRODUCTS=torch in the environment measures the other way on an AMD processor.
+
+The record of a processor is layer_<maker>.csv and layer_<maker>.provenance.json beside this file;
+layer.md has one table of all these records, a column a processor. The results of a GPU go to
+layer_cuda.csv, layer_cuda.md and so on.
 """
 
 import argparse
 import copy
+import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -33,17 +39,21 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from g2lstm import G2LSTM
-from g2lstm.provenance import in_words
+from g2lstm.files import write_text
+from g2lstm.provenance import in_words, processor
 from side_by_side import (
     Clock,
     add_output_option,
     add_timing_options,
     origin,
     rounds_and_clock,
+    spread,
     timed,
+    write_record,
     write_results,
 )
 
+FOLDER = Path(__file__).parent
 SIZES = [(70, 20, 400, 1150), (35, 20, 650, 650), (25, 64, 256, 256), (35, 20, 200, 200)]
 SINGLE_STEPS = 20  # in one measurement
 BASE = "nn.LSTM"
@@ -163,35 +173,59 @@ def measure(
                     "task": task,
                     "layer": name,
                     "milliseconds": times[name].median() / repeats,
-                    "ratio": ratios[name].median(),
-                    "ratio_least": ratios[name].min(),
-                    "ratio_most": ratios[name].max(),
+                    **spread("ratio", ratios[name]),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def to_markdown(results: pd.DataFrame) -> str:
-    """One line per number of threads, task and size; a column per layer."""
-    lines = []
-    keys = ["threads", "task", "T", "B", "D", "H"]
-    for (threads, task, *size), group in results.groupby(keys, sort=False):
-        line = {"threads": threads, "task": task, "[T, B, D, H]": ", ".join(map(str, size))}
-        for row in group.itertuples():
-            if row.layer == BASE:
-                line["nn.LSTM, ms"] = f"{row.milliseconds:.3g}"
-            else:
-                line[row.layer] = f"{row.ratio:.2f} ({row.ratio_least:.2f}-{row.ratio_most:.2f})"
-        lines.append(line)
-    return pd.DataFrame(lines).fillna("").to_markdown(index=False, disable_numparse=True)
+def to_markdown(records: dict[str, pd.DataFrame]) -> str:
+    """One line per number of threads, task, size and layer; a column per record, by its name."""
+    keys = ["threads", "task", "T", "B", "D", "H", "layer"]
+    columns = {name: frame.set_index(keys).apply(cell, axis=1) for name, frame in records.items()}
+    first = next(iter(records.values())).set_index(keys).index
+    table = pd.DataFrame(columns).fillna("")
+    table = table.reindex(first.append(table.index.difference(first, sort=False))).reset_index()
+    sizes = table[["T", "B", "D", "H"]].astype(str).agg(", ".join, axis=1)
+    table = table.drop(columns=["T", "B", "D", "H"])
+    table.insert(2, "[T, B, D, H]", sizes)
+    return table.to_markdown(index=False, disable_numparse=True)
 
 
-def describe(source: dict) -> str:
+def cell(row: pd.Series) -> str:
+    """Milliseconds of the base, the ratio and its spread of all others."""
+    if row.ratio == 1.0 and row.name[-1] == BASE:
+        return f"{row.milliseconds:.3g} ms"
+    lower, upper = row[row.index.str.startswith("ratio_")]
+    return f"{row.ratio:.2f} ({lower:.2f}-{upper:.2f})"
+
+
+def describe(frame: pd.DataFrame, source: dict) -> str:
     """The provenance in words, for under the table."""
+    kind = "quartiles" if "ratio_lower" in frame else "least - most"
     return (
-        f"Ratios to torch.nn.LSTM's time, median (least - most) of {source['rounds']} rounds, by "
+        f"Ratios to torch.nn.LSTM's time, median ({kind}) of {source['rounds']} rounds, by "
         f"{source['clock']} time. {in_words(source)}"
     )
+
+
+def heading(source: dict) -> str:
+    """The processor, or GPU, of a record, as a heading."""
+    machine = source["hardware"]
+    return machine["gpu"] or re.sub(r"\((R|TM)\)", "", machine["processor"])
+
+
+def write_overview(folder: Path) -> None:
+    """Print and write ``layer.md``: one table of all records of processors in ``folder``."""
+    frames, sources = {}, []
+    for path in sorted(folder.glob("layer_*.csv")):
+        source = json.loads(path.with_suffix(".provenance.json").read_text(encoding="utf-8"))
+        if source["hardware"]["gpu"] is None:
+            frames[heading(source)] = pd.read_csv(path)
+            sources.append(f"{heading(source)}: {describe(frames[heading(source)], source)}")
+    text = "\n\n".join([to_markdown(frames), *sources])
+    print(text)
+    write_text(folder / "layer.md", f"{text}\n")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -208,7 +242,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "steps, batch, input size and hidden size; may be repeated (default: four sizes)",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
-    add_output_option(parser, __file__)
+    maker = re.sub(r"\W.*", "", processor()).lower()
+    add_output_option(parser, str(FOLDER / f"layer_{maker}"))
     options = parser.parse_args(arguments)
     if options.device == "cuda":
         if not torch.cuda.is_available():
@@ -216,7 +251,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         if options.cpu_time:
             parser.error("--cpu-time measures the processor alone: leave it out with --device cuda")
         if options.output == parser.get_default("output"):
-            options.output = Path(f"{options.output}_cuda")
+            options.output = FOLDER / "layer_cuda"
     if min(options.threads) < 1 or options.repeats < 1:
         parser.error("--threads and --repeats must be at least 1")
     if any(len(size) != 4 or min(size) < 1 for size in options.size or []):
@@ -236,7 +271,11 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"measuring {size}, threads: {threads}", file=sys.stderr, flush=True)
             results.append(measure(size, threads, rounds, clock, options.device))
     frame = pd.concat(results, ignore_index=True)
-    text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
+    if options.device == "cpu" and options.output.parent == FOLDER:
+        write_record(options.output, frame, source)
+        write_overview(FOLDER)
+        return
+    text = f"{to_markdown({heading(source): frame})}\n\n{describe(frame, source)}\n"
     write_results(options.output, frame, text, source)
 
 

@@ -94,6 +94,11 @@ def origin(script: str, arguments: Sequence[str] | None, **details: Any) -> dict
 def write_results(output: Path, frame: pd.DataFrame, text: str, source: dict[str, Any]) -> None:
     """Print ``text`` and write ``output``.csv, ``output``.md and ``output``.provenance.json."""
     print(text)
-    write_text(f"{output}.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_text(f"{output}.md", text)
+    write_record(output, frame, source)
+
+
+def write_record(output: Path, frame: pd.DataFrame, source: dict[str, Any]) -> None:
+    """Write ``output``.csv and ``output``.provenance.json."""
+    write_text(f"{output}.csv", frame.to_csv(index=False, lineterminator="\n"))
     write_json(f"{output}.provenance.json", source)

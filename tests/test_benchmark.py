@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,8 +31,8 @@ def test_writes_its_table(benchmark, tmp_path, capsys):
     training = ["nn.LSTM", "G2LSTM", "G2LSTM, bfloat16", "authors' loop"]
     assert table.layer.tolist() == 2 * (training + 2 * ["nn.LSTM", "G2LSTM"])
     assert (table.milliseconds > 0).all()
-    assert (table.ratio_least <= table.ratio).all()
-    assert (table.ratio <= table.ratio_most).all()
+    assert (table.ratio_lower <= table.ratio).all()
+    assert (table.ratio <= table.ratio_upper).all()
     assert (table[table.layer == "nn.LSTM"].ratio == 1).all()
     text = (tmp_path / "layer.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.strip() == text.strip()
@@ -57,6 +58,31 @@ def test_the_authors_loop_is_g2lstm_in_slow(benchmark):
     torch.testing.assert_close(*gradients)
     loop.probability = 0.2
     assert not torch.equal(loop(x)[0], loop(x)[0])
+
+
+def test_the_overview_has_a_column_a_processor(benchmark, monkeypatch, tmp_path):
+    """Of all records in the folder; sizes that a record lacks are empty, GPUs have their own."""
+    monkeypatch.setattr(benchmark, "FOLDER", tmp_path)
+    sizes = {"some": ["2,2,3,4"], "other": ["3,2,4,5", "2,2,3,4"], "cuda": ["2,2,3,4"]}
+    for maker, own in sizes.items():
+        machine = {"cores": 2, "processor": f"{maker.title()}(R) Processor"}
+        machine["gpu"] = "A Card" if maker == "cuda" else None
+        monkeypatch.setattr("g2lstm.provenance.hardware", partial(dict, machine))
+        arguments = ["--quick", "--threads", "1", *(part for s in own for part in ("--size", s))]
+        benchmark.main([*arguments, "--output", str(tmp_path / f"layer_{maker}")])
+    text = (tmp_path / "layer.md").read_text(encoding="utf-8")
+    heading, _, *lines = text.splitlines()
+    assert [part.strip() for part in heading.split("|")[-3:]] == [
+        "Other Processor",
+        "Some Processor",
+        "",
+    ]
+    assert "A Card" not in text
+    cells = [[part.strip() for part in line.split("|")[3:-1]] for line in lines if "|" in line]
+    assert {tuple(row[:1]) for row in cells if row[-1] == ""} == {("3, 2, 4, 5",)}
+    assert all(row[-2] for row in cells)
+    assert text.count("median (quartiles) of 3 rounds") == 2
+    assert not (tmp_path / "layer_some.md").exists()
 
 
 @pytest.mark.parametrize(
