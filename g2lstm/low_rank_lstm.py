@@ -1,4 +1,4 @@
-"""LSTM whose input- and forget-gate blocks are stored and computed as two thin products."""
+"""LSTM whose gates' blocks are stored and computed as two thin products."""
 
 import copy
 from collections.abc import Iterable
@@ -10,9 +10,11 @@ from torch.nn.utils.rnn import PackedSequence
 from g2lstm.compression import CompressionError, LowRank
 from g2lstm.gate_modes import gates_of, has_binary_output
 from g2lstm.gates import hard_gate
+from g2lstm.low_rank_inference import run_inference, serves
 from g2lstm.lstm import reverse_time, run_layers
 
 KINDS = {"input": "ih", "recurrent": "hh"}
+FACTORED = ("input-forget", "all")
 
 
 class LowRankLSTM(nn.LSTM):
@@ -26,7 +28,16 @@ class LowRankLSTM(nn.LSTM):
         left_k    [2, H, r]          left factors of i and f
         bias      [4H]               both biases together, in the order i, f, g, o
 
+    With ``gates="all"`` the four blocks of a matrix are factored together, as one matrix::
+
+        weight_k  [r, D or H]        its right factor
+        left_k    [1, 4H, r]         its left factor
+
     A kind that is not factored has ``weight_k`` [4H, D or H] and no ``left_k``.
+
+    In float32 on a CPU, where no gradient is asked for and the input is not packed, the layer
+    keeps a copy of its weights as fast products need them (`low_rank_inference`). A change of the
+    weights renews the copy, but for a change through ``.data``, which PyTorch does not record.
 
     Args:
         input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional: as in
@@ -34,10 +45,11 @@ class LowRankLSTM(nn.LSTM):
         rank: r, at least 1; of a block with fewer rows or columns, their number.
         matrices: which to factor, of "input" and "recurrent".
         hard: gates that are `gates.hard_gate` of their pre-activations: of "i", "f" and "o".
+        gates: "input-forget" (each block by itself, as in the paper) or "all" (together).
         device, dtype: of the parameters, which are zeros.
 
     Raises:
-        CompressionError: ``rank`` or ``matrices`` out of range.
+        CompressionError: ``rank``, ``matrices`` or ``gates`` out of range.
     """
 
     def __init__(
@@ -53,6 +65,7 @@ class LowRankLSTM(nn.LSTM):
         *,
         matrices: Iterable[str] = ("input", "recurrent"),
         hard: str = "",
+        gates: str = "input-forget",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -66,6 +79,9 @@ class LowRankLSTM(nn.LSTM):
             raise CompressionError(
                 f"matrices must be some of {', '.join(KINDS)}, got {self.matrices!r}"
             )
+        if gates not in FACTORED:
+            raise CompressionError(f"gates must be one of {', '.join(FACTORED)}, got {gates!r}")
+        self.gates = gates
         options = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         sizes = {name: part.shape[1] for name, part in self.named_parameters() if part.dim() == 2}
         self._parameters.clear()
@@ -73,11 +89,12 @@ class LowRankLSTM(nn.LSTM):
         for name, columns in sizes.items():  # weight_ih_l0, weight_hh_l0, weight_ih_l0_reverse, ...
             _, kind, suffix = name.split("_", 2)
             factored = kind in {KINDS[matrix] for matrix in self.matrices}
-            r = min(self.rank, h, columns)
-            rows = 2 * r + 2 * h if factored else 4 * h
+            blocks, height = (1, 4 * h) if gates == "all" else (2, h)
+            r = min(self.rank, height, columns)
+            rows = blocks * (r - height) + 4 * h if factored else 4 * h
             self.register_parameter(name, nn.Parameter(torch.zeros(rows, columns, **options)))
             if factored:
-                left = nn.Parameter(torch.zeros(2, h, r, **options))
+                left = nn.Parameter(torch.zeros(blocks, height, r, **options))
                 self.register_parameter(f"left_{kind}_{suffix}", left)
             if kind == "hh" and bias:
                 self.register_parameter(
@@ -90,7 +107,11 @@ class LowRankLSTM(nn.LSTM):
 
     @classmethod
     def from_lstm(
-        cls, lstm: nn.LSTM, rank: int, matrices: Iterable[str] = ("input", "recurrent")
+        cls,
+        lstm: nn.LSTM,
+        rank: int,
+        matrices: Iterable[str] = ("input", "recurrent"),
+        gates: str = "input-forget",
     ) -> "LowRankLSTM":
         """The layer with the weights of a trained `torch.nn.LSTM` or `G2LSTM`, which is left alone.
 
@@ -109,7 +130,7 @@ class LowRankLSTM(nn.LSTM):
         of_output = temperature if binary_output else 1.0
         compact = cls(
             lstm.input_size, lstm.hidden_size, rank, lstm.num_layers, lstm.bias, lstm.batch_first,
-            lstm.dropout, lstm.bidirectional, matrices=matrices,
+            lstm.dropout, lstm.bidirectional, matrices=matrices, gates=gates,
             hard="" if not hard else "ifo" if binary_output else "if",
             device=weight.device, dtype=weight.dtype,
         ).train(lstm.training)  # fmt: skip
@@ -122,32 +143,61 @@ class LowRankLSTM(nn.LSTM):
                     value[3 * lstm.hidden_size :] /= of_output
                     target.copy_(value)
                 elif part == "weight":
-                    i, f, g, o = getattr(lstm, name).chunk(4)
+                    whole = getattr(lstm, name).clone()
                     left = compact._parameters.get(f"left_{suffix}")
                     if left is None:
-                        i, f = i / temperature, f / temperature
-                    else:
-                        method = LowRank(left.shape[2])
-                        (left_i, i), (left_f, f) = method.factors(i), method.factors(f)
-                        left.copy_(torch.stack([left_i, left_f]) / temperature)
-                    target.copy_(torch.cat([i, f, g, o / of_output]))
+                        whole[: 2 * lstm.hidden_size] /= temperature
+                        whole[3 * lstm.hidden_size :] /= of_output
+                        target.copy_(whole)
+                        continue
+                    blocks, height, r = left.shape
+                    rights = []
+                    for index, block in enumerate(whole[: blocks * height].chunk(blocks)):
+                        factor, right = LowRank(r).factors(block)
+                        factor[: 2 * lstm.hidden_size] /= temperature
+                        factor[3 * lstm.hidden_size :] /= of_output
+                        left[index] = factor
+                        rights.append(right)
+                    rest = whole[blocks * height :]  # g and o, or nothing
+                    rest[lstm.hidden_size :] /= of_output
+                    target.copy_(torch.cat([*rights, rest]))
         return compact
+
+    def dense_weight(self, kind: str, suffix: str) -> Tensor:
+        """The matrix [4H, D or H] with its factors multiplied out.
+
+        Args:
+            kind: "ih" or "hh".
+            suffix: of the layer and direction, such as "l0" or "l1_reverse".
+        """
+        weight = getattr(self, f"weight_{kind}_{suffix}")
+        left = self._parameters.get(f"left_{kind}_{suffix}")
+        if left is None:
+            return weight
+        blocks, _, r = left.shape
+        right = weight[: blocks * r].view(blocks, r, -1)
+        return torch.cat([torch.bmm(left, right).flatten(0, 1), weight[blocks * r :]])
 
     def flatten_parameters(self) -> None:
         """Nothing to do: no kernel of cuDNN runs over these parameters."""
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, rank={self.rank}, matrices={self.matrices}"
+        about = f"rank={self.rank}, matrices={self.matrices}, gates={self.gates}"
+        return f"{super().extra_repr()}, {about}"
 
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:
         """As `torch.nn.LSTM`."""
-        return run_layers(self, input, hx, run_direction=_run_direction)
+        run = run_inference if serves(self, input, hx) else _run_direction
+        return run_layers(self, input, hx, run_direction=run)
 
 
 def factorise(
-    model: nn.Module, rank: int, matrices: Iterable[str] = ("input", "recurrent")
+    model: nn.Module,
+    rank: int,
+    matrices: Iterable[str] = ("input", "recurrent"),
+    gates: str = "input-forget",
 ) -> nn.Module:
     """A copy of ``model`` in which every LSTM is a `LowRankLSTM`; for inference.
 
@@ -155,14 +205,14 @@ def factorise(
         CompressionError: as `LowRankLSTM.from_lstm`; or there is no LSTM in the model.
     """
     if isinstance(model, nn.LSTM):
-        return LowRankLSTM.from_lstm(model, rank, matrices)
+        return LowRankLSTM.from_lstm(model, rank, matrices, gates)
     names = [name for name, part in model.named_modules() if isinstance(part, nn.LSTM)]
     if not names:
         raise CompressionError(f"{type(model).__name__} holds no torch.nn.LSTM or G2LSTM")
     copied = copy.deepcopy(model)
     for name in names:
         parent, _, own_name = name.rpartition(".")
-        compact = LowRankLSTM.from_lstm(model.get_submodule(name), rank, matrices)
+        compact = LowRankLSTM.from_lstm(model.get_submodule(name), rank, matrices, gates)
         setattr(copied.get_submodule(parent), own_name, compact)
     return copied
 
@@ -215,7 +265,7 @@ def _product(lstm: LowRankLSTM, kind: str, suffix: str, x: Tensor) -> Tensor:
     left = lstm._parameters.get(f"left_{kind}_{suffix}")
     if left is None:
         return y
-    r = left.shape[2]
-    thin = y[:, : 2 * r].view(len(y), 2, r).transpose(0, 1)  # [2, N, r]
-    i_f = torch.bmm(thin, left.transpose(1, 2))  # [2, N, H]
-    return torch.cat([i_f[0], i_f[1], y[:, 2 * r :]], 1)
+    blocks, _, r = left.shape
+    thin = y[:, : blocks * r].view(len(y), blocks, r).transpose(0, 1)  # [blocks, N, r]
+    factored = torch.bmm(thin, left.transpose(1, 2))  # [blocks, N, rows of a block]
+    return torch.cat([*factored, y[:, blocks * r :]], 1)

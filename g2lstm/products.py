@@ -144,6 +144,29 @@ def step_product(weight: Tensor, rows: int, calls: int) -> Callable[[Tensor, Ten
     return lambda a, x: torch.addmm(a, x, weight)
 
 
+def held_product(weight: Tensor, rows: int) -> Callable[..., Tensor]:
+    """Return ``x, a=None -> x @ weight.T (+ a)``, for any number of products with one weight.
+
+    Args:
+        weight: [N, K] in float32.
+        rows: about the number n of rows of x [n, K]; a is [n, N].
+    """
+    # Of one row a product waits for the weight alone; there torch's own is the faster one.
+    large = _is_plain(weight) and has_onednn() and weight.numel() >= PACK_FROM_ELEMENTS
+    if rows < 2 or not (large or serves(rows * weight.numel(), weight)):
+        weight = weight.T.contiguous()
+        return lambda x, a=None: x @ weight if a is None else torch.addmm(a, x, weight)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    plain, binary = torch.ops.mkldnn._linear_pointwise, torch.ops.mkldnn._linear_pointwise.binary
+
+    def product(x: Tensor, a: Tensor | None = None) -> Tensor:
+        if a is None:
+            return plain(x, packed, None, "none", [], "")
+        return binary(x, a, packed, None, "add")
+
+    return product
+
+
 def thin_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
     """Return ``x -> x @ weight.T`` in the type of weight [N, K], for many x [n, K] of few rows."""
     dtype, weight = weight.dtype, weight.T.contiguous()

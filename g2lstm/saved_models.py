@@ -111,7 +111,9 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
             if how["rank"] is None:
                 model.temperature = _temperature(how["temperature"])
             else:
-                model = factorise(model, how["rank"], how["matrices"])
+                model = factorise(
+                    model, how["rank"], how["matrices"], how.get("gates", "input-forget")
+                )
         load_packed(directory / WEIGHTS, model)
     else:
         with describing(directory / WEIGHTS, "trained model", but=CheckpointError):
@@ -158,18 +160,21 @@ def save_compressed(
     out: Path | str,
     *,
     rank: int | None = None,
+    gates: str = "input-forget",
     method: Method | None = None,
     int8: bool = False,
     force: bool = False,
 ) -> pd.DataFrame:
     """Write a smaller model to the folder ``out``, whole or not at all.
 
-    What is compressed is what the paper compresses: the input and forget gates' blocks.
+    What is compressed is what the paper compresses, the input and forget gates' blocks, unless
+    ``gates`` says otherwise.
 
     Args:
         saved: the model, uncompressed.
         out: the new folder.
         rank: store the blocks as two thin factors of this rank, or
+        gates: of `low_rank_lstm.LowRankLSTM`, with ``rank`` alone: "input-forget" or "all".
         method: round them, see `compression`.
         int8: store all other matrices as int8.
         force: replace a folder that holds a model already.
@@ -188,8 +193,8 @@ def save_compressed(
     how = [] if method is None else [describe(method)]
     if rank is not None:
         matrices = [name for name in matrices if name != "context"]
-        model = factorise(model, rank, matrices)
-        how = [f"rank {rank}"]
+        model = factorise(model, rank, matrices, gates)
+        how = [f"rank {rank}, all gates" if gates == "all" else f"rank {rank}"]
     elif method is not None:
         model = compress(model, method, matrices=matrices)
     rest = "int8" if int8 else "float32"
@@ -206,6 +211,7 @@ def save_compressed(
             "how": ", ".join(how),
             "rank": rank,
             "matrices": matrices,
+            "gates": gates,
             "temperature": saved.model.temperature,
             "evaluation_gate": saved.model.evaluation_gate,
             "report": report.to_dict("records"),

@@ -3,13 +3,16 @@
 import copy
 import itertools
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from choices import choose_products
 from g2lstm import G2LSTM
 from g2lstm.compression import CompressionError, LowRank, compress
 from g2lstm.gates import NOISE_GATES
@@ -383,3 +386,149 @@ def test_wrong_input_is_the_same_kind_of_error_as_in_nn_lstm(arguments):
         nn.LSTM(INPUT, HIDDEN)(*arguments)
     with pytest.raises(expected.type):
         LowRankLSTM(INPUT, HIDDEN, RANK)(*arguments)
+
+
+# --- factors of all four gates -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("matrices", [("input",), ("recurrent",), ("input", "recurrent")])
+@pytest.mark.parametrize("kind", KINDS)
+def test_factors_of_all_gates_are_the_best_of_their_rank(kind, matrices):
+    """Of every whole matrix, against numpy's SVD."""
+    lstm = make(kind, torch.float64, num_layers=2, bidirectional=True)
+    compact = LowRankLSTM.from_lstm(lstm, RANK, matrices, "all")
+    twin = copy.deepcopy(lstm)
+    chosen = {{"input": "ih", "recurrent": "hh"}[name] for name in matrices}
+    with torch.no_grad():
+        for name, weight in twin.named_parameters():
+            if name.split("_")[1] in chosen and name.startswith("weight"):
+                u, s, v = np.linalg.svd(weight.numpy())
+                weight.copy_(torch.from_numpy((u[:, :RANK] * s[:RANK]) @ v[:RANK]))
+    x = make_input(lstm, "batched", torch.float64)
+    assert_same(everything(compact, x, None), everything(twin, x, None), 1e-12)
+    rows, columns = 4 * HIDDEN, 2 * HIDDEN
+    stored = {name: tuple(part.shape) for name, part in compact.named_parameters()}
+    assert stored["weight_ih_l1"] == ((RANK if "ih" in chosen else rows), columns)
+    assert stored.get("left_hh_l1") == ((1, rows, RANK) if "hh" in chosen else None)
+
+
+def test_a_full_rank_of_all_gates_loses_nothing():
+    lstm = make("sharpened", torch.float64)
+    x = make_input(lstm, "batched", torch.float64)
+    for rank in (HIDDEN, 50):
+        compact = LowRankLSTM.from_lstm(lstm, rank, gates="all")
+        assert_same(everything(compact, x, None), everything(lstm, x, None), 1e-12)
+
+
+def test_other_gates_are_an_error():
+    with pytest.raises(CompressionError, match="gates must be one of input-forget, all, got 'no'"):
+        LowRankLSTM(3, 4, 2, gates="no")
+
+
+# --- without gradients ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["as it is", "oneDNN, packed", "packed alone", "without oneDNN"])
+def any_products(request, monkeypatch):
+    if request.param != "as it is":
+        choose_products(monkeypatch, request.param)
+
+
+@hypothesis.settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+@hypothesis.given(
+    steps=st.integers(1, 12),
+    batch=st.integers(0, 9),
+    bias=st.booleans(),
+    bidirectional=st.booleans(),
+    matrices=st.sampled_from([("input",), ("recurrent",), ("input", "recurrent")]),
+    gates=st.sampled_from(["input-forget", "all"]),
+    given_state=st.booleans(),
+    mode=st.sampled_from([torch.no_grad, torch.inference_mode]),
+)
+def test_without_gradients_it_computes_the_same(
+    any_products, steps, batch, bias, bidirectional, matrices, gates, given_state, mode
+):
+    lstm = make("sharpened", num_layers=2, bias=bias, bidirectional=bidirectional)
+    compact = LowRankLSTM.from_lstm(lstm, 3, matrices, gates)
+    x = draw(steps, batch, INPUT)
+    hx = None
+    if given_state:
+        layers = 4 if bidirectional else 2
+        hx = (draw(layers, batch, HIDDEN), draw(layers, batch, HIDDEN))
+    expected = everything(copy.deepcopy(compact).double(), x.double(), hx and
+                          tuple(part.double() for part in hx))  # fmt: skip
+    with mode():
+        for _ in range(2):  # the second time with kept weights
+            found = everything(compact, x, hx)
+            assert_same([part.double() for part in found], expected)
+            assert len({part.data_ptr() for part in found if part.numel()}) == 3 or not batch
+
+
+def edit_in_place(layer):
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(0.5)
+
+
+def step_of_an_optimiser(layer):
+    for parameter in layer.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.SGD(layer.parameters(), lr=0.1).step()
+
+
+def load(layer):
+    other = make()
+    with torch.no_grad():
+        other.weight_ih_l0.mul_(0.1)
+    layer.load_state_dict(LowRankLSTM.from_lstm(other, RANK).state_dict())
+
+
+def replace_parameter(layer):
+    layer.bias_l0 = nn.Parameter(layer.bias_l0.detach() + 1)
+
+
+def replace_data(layer):
+    layer.left_hh_l0.data = layer.left_hh_l0.data * 2
+
+
+@pytest.mark.parametrize(
+    "change", [edit_in_place, step_of_an_optimiser, load, replace_parameter, replace_data]
+)
+@torch.no_grad()
+def test_kept_weights_follow_the_parameters(change):
+    layer = LowRankLSTM.from_lstm(make(), RANK)
+    x = make_input(layer, "batched")
+    before = everything(layer, x, None)
+    change(layer)
+    fresh = copy.deepcopy(layer).double()
+    after = everything(layer, x, None)
+    assert_same([part.double() for part in after], everything(fresh, x.double(), None))
+    assert not torch.allclose(before[0], after[0], atol=1e-3)
+
+
+@torch.no_grad()
+def test_batches_of_other_sizes_use_the_same_weights():
+    layer = LowRankLSTM.from_lstm(make(), RANK)
+    twin = copy.deepcopy(layer).double()
+    for batch in (4, 3, 1, 17, 1, 4):
+        x = draw(STEPS, batch, INPUT)
+        found = [part.double() for part in everything(layer, x, None)]
+        assert_same(found, everything(twin, x.double(), None))
+
+
+def test_a_used_layer_can_be_copied_pickled_and_trained(tmp_path):
+    layer = LowRankLSTM.from_lstm(make(), RANK)
+    x = make_input(layer, "batched")
+    with torch.no_grad():
+        expected = everything(layer, x, None)
+    torch.save(layer, tmp_path / "layer.pt")
+    loaded = torch.load(tmp_path / "layer.pt", weights_only=False)
+    for other in (copy.deepcopy(layer), loaded):
+        with torch.no_grad():
+            assert_same(everything(other, x, None), expected, 0)
+    output, _ = layer(x)
+    output.sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())

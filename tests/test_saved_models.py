@@ -13,6 +13,7 @@ from g2lstm.checkpoint import CheckpointError, save_checkpoint
 from g2lstm.compression import LowRank, RoundClip, compress
 from g2lstm.corpora import Vocabulary, load_corpus
 from g2lstm.evaluation import evaluate
+from g2lstm.low_rank_lstm import factorise
 from g2lstm.manifest import differences
 from g2lstm.release import release
 from g2lstm.saved_models import (
@@ -93,6 +94,17 @@ def test_a_factored_model_computes_what_low_rank_computes(models, tmp_path, task
         twin = compress(saved.model, LowRank(2))
         pairs = [model(tokens).hidden for model in (small, twin)]
     torch.testing.assert_close(*pairs, rtol=1e-4, atol=1e-5)
+
+
+def test_factors_of_all_gates_are_saved_and_loaded(models, tmp_path):
+    saved = open_model(models / "language-model", device="cpu")
+    save_compressed(saved, tmp_path / "small", rank=2, gates="all", int8=True)
+    assert json.loads((tmp_path / "small/compression.json").read_text())["gates"] == "all"
+    small = open_model(tmp_path / "small", device="cpu").model
+    twin = factorise(saved.model, 2, gates="all")
+    for name, tensor in twin.state_dict().items():
+        step = tensor.abs().amax(-1, keepdim=True) / 127 if tensor.dim() > 1 else 0 * tensor
+        assert ((small.state_dict()[name] - tensor).abs() <= step * 0.51).all(), name
 
 
 def test_a_rounded_model_comes_back_bit_by_bit(models, tmp_path):
@@ -216,6 +228,7 @@ def test_a_configuration_of_the_wrong_shape_is_an_error(models, tmp_path, change
         ({}, "describes no compressed model: KeyError: 'rank'"),
         ({"rank": None, "temperature": "hot"}, "temperature must be a number, got 'hot'"),
         ({"rank": "two", "matrices": ["recurrent"]}, "rank must be an integer"),
+        ({"rank": 2, "matrices": ["input"], "gates": "some"}, "gates must be one of"),
         ({"rank": 2, "matrices": 3}, "describes no compressed model: TypeError"),
     ],
 )
