@@ -129,10 +129,20 @@ def _add_models(add: Callable[..., Callable[..., argparse.Action]]) -> None:
     )
     argument("model", metavar="MODEL", help=MODEL)
     argument("--rank", type=int, metavar="R", help="gates as two thin factors of this rank")
+    argument("--all-gates", action="store_true", help="with --rank: factors of all four gates")
     argument("--round", type=float, metavar="STEP", help="round the gates to multiples of this")
     argument("--clip", type=float, metavar="C", help="clip to [-C, C] first (with --round)")
     argument("--int8", action="store_true", help="store all other matrices as int8")
     _add_output(argument)
+    argument = add(
+        "export",
+        "write a language model as an ONNX file, which runs without PyTorch",
+        "g2lstm export models/language-model-gumbel model.onnx --int8",
+    )
+    argument("model", metavar="MODEL", help=MODEL)
+    argument("output", metavar="OUT.onnx", help="the new file")
+    argument("--int8", action="store_true", help="matrices in int8: four times smaller, and faster")
+    argument("--force", action="store_true", help="replace a file that is there")
     argument = add(
         "release",
         "write a finished run as a model with vocabulary, records and model card",

@@ -27,6 +27,7 @@ from g2lstm.gates import GATES
 from g2lstm.listing import METRICS, in_words, list_runs
 from g2lstm.manifest import MANIFEST, write_manifest
 from g2lstm.model_folders import ModelError
+from g2lstm.onnx_export import ExportError, export_onnx
 from g2lstm.parameters import ParameterError
 from g2lstm.records import CONFIG, RunError
 from g2lstm.release import release as write_release
@@ -40,7 +41,7 @@ from g2lstm.verification import verify as check_results
 # Errors that are about what was asked for, not about this program.
 EXPECTED = (
     ParameterError, RunError, ModelError, CorpusError, CheckpointError, CompressionError,
-    TrainingDivergedError, ProcessesError, OSError,
+    ExportError, TrainingDivergedError, ProcessesError, OSError,
 )  # fmt: skip
 
 
@@ -146,6 +147,8 @@ def compress(options: Namespace) -> int:
         raise CompressionError("--rank and --round are two ways to store the same gates: give one")
     if options.clip is not None and options.round is None:
         raise CompressionError("--clip goes with --round: give both, as --round 0.2 --clip 0.4")
+    if options.all_gates and options.rank is None:
+        raise CompressionError("--all-gates goes with --rank: give both")
     if options.rank is None and options.round is None and not options.int8:
         raise CompressionError("nothing to do: give --rank, --round or --int8")
     method = None
@@ -156,6 +159,7 @@ def compress(options: Namespace) -> int:
         open_model(options.model, device="cpu"),
         options.output,
         rank=options.rank,
+        gates="all" if options.all_gates else "input-forget",
         method=method,
         int8=options.int8,
         force=options.force,
@@ -174,6 +178,15 @@ def compress(options: Namespace) -> int:
     ]
     _show(columns, rows)
     print(f"{options.output} holds the compressed model")
+    return OK
+
+
+def export(options: Namespace) -> int:
+    output = Path(options.output)
+    if output.exists() and not options.force:
+        raise ModelError(f"{output} is there: choose another name, or replace it with --force")
+    export_onnx(open_model(options.model, device="cpu").model, output, options.int8)
+    print(f"{output} holds the model, {output.stat().st_size:,} bytes")
     return OK
 
 

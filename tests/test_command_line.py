@@ -9,11 +9,15 @@ import subprocess
 import sys
 import tomllib
 
+import numpy as np
+import onnxruntime
 import pytest
+import torch
 
 from g2lstm import commands
 from g2lstm.command_line import main, parser
 from g2lstm.release import release
+from g2lstm.saved_models import open_model
 from sources import ROOT
 from tiny_runs import finished
 
@@ -90,6 +94,10 @@ def test_every_command_is_explained_by_examples_that_can_be_parsed(name):
         ("compress {}/language-model --rank 1 --round 1 -o {}/x", "give one"),
         ("compress {}/language-model --clip 1 -o {}/x", "--clip goes with --round"),
         ("compress {}/language-model --rank 1 -o {}/translation", "replace it with --force"),
+        ("compress {}/language-model --int8 --all-gates -o {}/x", "--all-gates goes with --rank"),
+        ("export {}/translation {}/x", "TranslationModel cannot be exported to ONNX"),
+        ("export {}/nowhere {}/x", "holds no model"),
+        ("export {}/language-model {}/language-model/config.json", "replace it with --force"),
         ("release {}/nowhere -o {}/x", "holds no finished run"),
         ("train --set epochs", "--set takes name=value, such as epochs=2, got 'epochs'"),
         ("train --set epoch=2", "unknown override 'epoch'; did you mean 'epochs'?"),
@@ -105,6 +113,22 @@ def test_bad_input_is_one_line_and_exit_code_2(models, typed, capsys, words, mes
     assert message in err
     assert out == ""
     assert not (models / "x").exists()
+
+
+def test_an_exported_model_predicts_as_the_model_does(models, tmp_path, capsys):
+    out = tmp_path / "model.onnx"
+    tokens = torch.arange(3, 12)[:, None]
+    saved = open_model(models / "language-model", device="cpu").model
+    with torch.no_grad():
+        expected = saved.log_probabilities(saved(tokens).hidden)
+    for options, tolerance in (([], 1e-5), (["--int8", "--force"], 0.1)):
+        assert main(["export", str(models / "language-model"), str(out), *options]) == 0
+        assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
+        session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+        states = [part for part in session.get_inputs() if part.name != "tokens"]
+        zeros = {part.name: np.zeros((1, 1, part.shape[2]), np.float32) for part in states}
+        found = session.run(["log_probabilities"], zeros | {"tokens": tokens.numpy()})[0]
+        torch.testing.assert_close(torch.tensor(found), expected, rtol=0, atol=tolerance)
 
 
 def test_a_fault_of_the_program_is_not_hidden(models, monkeypatch):

@@ -32,10 +32,12 @@ LAYERS = (
     "recurrence",
     "lstm",
     "compression",
+    "low_rank_inference",
     "low_rank_lstm",
     "inspection",
     "alignment",
     "language_model",
+    "onnx_export",
     "attention",
     "translation",
     "grammar_symbols",
@@ -117,7 +119,7 @@ def requirements(*extras: str) -> dict[str, SpecifierSet]:
     }
 
 
-EVERYTHING = requirements("notebooks", "reproduce", "test")
+EVERYTHING = requirements("notebooks", "onnx", "reproduce", "test")
 
 
 def conda_specs() -> list[str]:
@@ -148,7 +150,7 @@ def test_every_extra_states_the_same_bounds():
     for extra in ("notebooks", "reproduce", "test"):
         for name, bounds in requirements(extra).items():
             assert EVERYTHING[name] == bounds, f"{name} in extra {extra}"
-    assert PROJECT["optional-dependencies"]["all"] == ["g2lstm[notebooks,reproduce,test]"]
+    assert PROJECT["optional-dependencies"]["all"] == ["g2lstm[notebooks,onnx,reproduce,test]"]
 
 
 def test_constraints_pin_every_dependency_within_its_bounds():
@@ -166,7 +168,7 @@ def test_constraints_pin_every_dependency_within_its_bounds():
 def test_package_imports_exactly_the_declared_dependencies():
     found = {name.split(".")[0] for path in MODULES.values() for name in imports(text(path))}
     third_party = found - set(sys.stdlib_module_names) - {"g2lstm"}
-    assert third_party == {name.replace("-", "_") for name in requirements()}
+    assert third_party == {name.replace("-", "_") for name in requirements("onnx")}
 
 
 # The package
