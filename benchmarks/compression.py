@@ -1,25 +1,30 @@
-"""Bytes and speed of compressed LSTMs on CPU, as ratios to torch.nn.LSTM measured side by side.
+"""Bytes, speed and perplexity of compressed LSTMs on a CPU, beside torch.nn.LSTM and ONNX Runtime.
 
-    python benchmarks/compression.py                 # one thread
-    python benchmarks/compression.py --threads 2
-    python benchmarks/compression.py --quick         # a glance
+    python benchmarks/compression.py                          # bytes and speed of single layers
+    python benchmarks/compression.py --model RUN --model RUN  # and perplexity of trained models
+    python benchmarks/compression.py --quick                  # a glance
 
-In every round each layer runs once, so that what else happens on the machine meets all of them; a
-ratio is taken within a round. The table holds the median over the rounds (least - most). Lower is
-better; the rows of nn.LSTM have the values themselves. Weights are drawn from a normal distribution
-of standard deviation 0.2, about that of trained models: how few bits rounding leaves depends on it.
+Every method acts on a layer and on a trained language model alike. Bytes are those of the file that
+holds the layer. Times are of 35 steps without gradients, the state given, on one thread. In every
+round each method runs once, so that what else happens on the machine meets all of them; a ratio to
+torch.nn.LSTM in float32 is taken within a round, and the table holds its median (quartiles). Lower
+is better; the rows of nn.LSTM have the values themselves. Layers have weights drawn from a normal
+distribution of standard deviation 0.2, about that of trained models: how few bits rounding leaves
+depends on it.
 
-- size: bytes on disk. The dense layers are plain safetensors files, what is "packed" was written by
-  `save_packed`: matrices of many values stay float32 or are made int8. The step is 0.2, the clip
-  0.4; both act on the input and forget gates, as in the paper.
-- load: from the file, which the operating system has in memory by then, into a layer that is there.
-- 70 steps: the whole sequence in inference mode. 1 step: one with a carried state.
-- "as nn.LSTM": packed weights are unpacked when they are loaded, and then the layer is the dense
-  one. Packing saves bytes, not time.
-- LowRankLSTM: ranks as the paper's 128 and 64 of 1150 units, rounded.
-- torch's dynamic int8: the peer, `torch.ao.quantization.quantize_dynamic`, which torch has
-  deprecated; all four gates are int8, activations too. Its integers, steps and biases are stored as
-  safetensors, not in torch's own file, a pickle. Where it fails, its row says so.
+- "low rank S of i, f": `LowRankLSTM`, each block of the input and forget gates by itself, as in the
+  paper, at rank S times the number of units: 128 / 1150 and 64 / 1150 are the paper's SVD and SVD+
+  of its language model, 32 / 256 and 16 / 256 of its translation models.
+- "of all gates": the four blocks of a matrix together (`gates="all"`); "of the input alone": only
+  the matrices W_x, and the recurrent ones whole.
+- "packed": written by `save_packed`; "packed int8": with int8 for matrices of many values. It runs
+  in float32.
+- "ONNX": written by `export_onnx` and run by ONNX Runtime, which in int8 computes with it.
+- "round & clip": of the input and forget gates, step 0.2, clip 0.4. Packed weights are unpacked
+  when they are loaded, and then the layer runs as nn.LSTM does: packing saves bytes, not time.
+
+Perplexity is on the first 40,000 tokens of the test text of the model's own corpus, in 10 strands,
+without cache pointer.
 
 Results go to compression.csv, compression.md and compression.provenance.json beside this file.
 """
@@ -29,24 +34,27 @@ import copy
 import math
 import sys
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import onnxruntime
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from g2lstm import G2LSTM
-from g2lstm.compression import Round, RoundClip, compress
-from g2lstm.low_rank_lstm import LowRankLSTM
+from g2lstm.compression import LowRank, RoundClip, compress
+from g2lstm.corpora import load_corpus
+from g2lstm.evaluation import batchify, evaluate, segments
+from g2lstm.language_model import LanguageModel
+from g2lstm.low_rank_lstm import factorise
+from g2lstm.onnx_export import export_onnx
 from g2lstm.packing import load_packed, save_packed
 from g2lstm.provenance import in_words
-from g2lstm.robustness import PAPER_SETTINGS, rank_of
+from g2lstm.robustness import rank_of
+from g2lstm.saved_models import open_model
 from side_by_side import (
     Clock,
     add_output_option,
@@ -57,188 +65,211 @@ from side_by_side import (
     write_results,
 )
 
-SIZES = [(400, 1150), (256, 256), (320, 320)]
-SHAPES = [(70, 1), (70, 20), (1, 1)]  # steps, sequences
-SINGLE_STEPS = 20  # in one measurement
+SIZES = [(400, 1150), (650, 650), (256, 256)]
+STEPS, BATCHES = 35, (1, 20)
+TOKENS, STRANDS = 40_000, 10
 SPREAD = 0.2
-BASE, PEER = "nn.LSTM", "torch's dynamic int8"
+BASE = "nn.LSTM"
 COLUMNS = [
-    "threads", "D", "H", "layer", "measure", "unit", "value", "ratio", "ratio_least", "ratio_most",
+    "subject", "method", "measure", "unit", "value", "ratio", "ratio_lower", "ratio_upper",
 ]  # fmt: skip
 
 
-class Contender(NamedTuple):
-    """A layer as it is stored and as it runs.
+class Method(NamedTuple):
+    """A way to compress.
 
     Attributes:
-        save, load: to and from a path; loading is into a layer that is there.
-        layer: what runs; None: the dense layer, whose speed is known.
+        change: makes another layer or model of one.
+        file: "safetensors", "packed", "packed int8", "onnx" or "onnx int8".
+        dense: what is loaded is a dense layer of PyTorch, whose speed is that of `BASE`.
     """
 
-    save: Callable[[Path], None]
-    load: Callable[[Path], object]
-    layer: nn.Module | None
+    change: Callable[[nn.Module], nn.Module]
+    file: str
+    dense: bool = False
 
 
-def contenders(inputs: int, hidden: int) -> tuple[dict[str, Contender], str | None]:
-    """What is measured, by name, `BASE` first; and why the peer is not among it (None: it is)."""
+def low_rank(share: float, **options) -> Callable[[nn.Module], nn.Module]:
+    return lambda model: factorise(model, rank_of(share, units(model)), **options)
+
+
+def multiplied_out(share: float) -> Callable[[nn.Module], nn.Module]:
+    return lambda model: compress(model, LowRank(rank_of(share, units(model))))
+
+
+def round_and_clip(model: nn.Module) -> nn.Module:
+    return compress(model, RoundClip(0.2, 0.4))
+
+
+METHODS = {
+    BASE: Method(copy.deepcopy, "safetensors"),
+    "ONNX": Method(copy.deepcopy, "onnx"),
+    "ONNX int8": Method(copy.deepcopy, "onnx int8"),
+    "low rank 128/1150 of i, f, packed": Method(low_rank(128 / 1150), "packed"),
+    "low rank 64/1150 of i, f, packed": Method(low_rank(64 / 1150), "packed"),
+    "low rank 32/256 of i, f, packed": Method(low_rank(32 / 256), "packed"),
+    "low rank 16/256 of i, f, packed": Method(low_rank(16 / 256), "packed"),
+    "low rank 128/1150 of i, f, packed int8": Method(low_rank(128 / 1150), "packed int8"),
+    "low rank 128/1150 of i, f, multiplied out, ONNX int8": Method(
+        multiplied_out(128 / 1150), "onnx int8"
+    ),
+    "low rank 1/4 of all gates, packed": Method(low_rank(1 / 4, gates="all"), "packed"),
+    "low rank 1/4 of all gates, packed int8": Method(low_rank(1 / 4, gates="all"), "packed int8"),
+    "low rank 1/8 of all gates, packed int8": Method(low_rank(1 / 8, gates="all"), "packed int8"),
+    "low rank 1/4 of all gates, of the input alone, ONNX int8": Method(
+        low_rank(1 / 4, gates="all", matrices="input"), "onnx int8"
+    ),
+    "low rank 1/8 of all gates, of the input alone, ONNX int8": Method(
+        low_rank(1 / 8, gates="all", matrices="input"), "onnx int8"
+    ),
+    "round & clip, packed": Method(round_and_clip, "packed", dense=True),
+    "round & clip, packed int8": Method(round_and_clip, "packed int8", dense=True),
+}
+
+
+def units(model: nn.Module) -> int:
+    """Units of the largest layer."""
+    return max(part.hidden_size for part in model.modules() if isinstance(part, nn.LSTM))
+
+
+def stored(
+    method: Method, model: nn.Module, path: Path, threads: int
+) -> nn.Module | onnxruntime.InferenceSession:
+    """Compress, write to ``path``, and load what is to run from there."""
+    changed = method.change(model)
+    kind, _, integers = method.file.partition(" ")
+    if kind == "onnx":
+        export_onnx(changed, path, int8=bool(integers))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = threads
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    if kind == "packed":
+        save_packed(changed, path, integers or "float32")
+        load_packed(path, changed)
+    else:
+        save_file(changed.state_dict(), path)
+        changed.load_state_dict(load_file(path))
+    return changed.eval()
+
+
+def infer(layer: nn.Module | onnxruntime.InferenceSession, x: Tensor, h: Tensor, c: Tensor):
+    """The output."""
+    if isinstance(layer, onnxruntime.InferenceSession):
+        return layer.run(None, {"input": x.numpy(), "h_0": h.numpy(), "c_0": c.numpy()})[0]
+    with torch.inference_mode():
+        return layer(x, (h, c))[0]
+
+
+def perplexity(
+    model: LanguageModel | onnxruntime.InferenceSession, tokens: Tensor, bptt: int = 70
+) -> float:
+    """On a text, in `STRANDS`, the state carried."""
+    if isinstance(model, LanguageModel):
+        return evaluate(model, tokens, STRANDS, bptt).perplexity
+    state = {
+        part.name: torch.zeros(1, STRANDS, part.shape[2]).numpy()
+        for part in model.get_inputs()
+        if part.name != "tokens"
+    }
+    names = [part.name for part in model.get_outputs()]
+    total, count = 0.0, 0
+    for inputs, targets in segments(batchify(tokens, STRANDS), bptt):
+        values = model.run(None, state | {"tokens": inputs.numpy()})
+        found = dict(zip(names, values, strict=True))
+        log_probabilities = torch.from_numpy(found.pop("log_probabilities"))
+        total -= float(log_probabilities.gather(2, targets[:, :, None]).double().sum())
+        count += targets.numel()
+        state = {name.replace("_n_", "_0_"): value for name, value in found.items()}
+    return math.exp(total / count)
+
+
+def table(subject: str, measure: str, unit: str, values: pd.DataFrame) -> pd.DataFrame:
+    """A row a method, see `COLUMNS`; of values with a row a round."""
+    ratios = values.div(values[BASE], axis=0)
+    return pd.DataFrame(
+        [
+            (
+                subject, name, measure, unit, values[name].median(), ratios[name].median(),
+                ratios[name].quantile(0.25), ratios[name].quantile(0.75),
+            )
+            for name in values
+        ],
+        columns=COLUMNS,
+    )  # fmt: skip
+
+
+def measure_layer(size: tuple[int, int], threads: int, rounds: int, clock: Clock) -> pd.DataFrame:
+    """Bytes and milliseconds of one layer under every method."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
-    base, g2 = nn.LSTM(inputs, hidden).eval(), G2LSTM(inputs, hidden).eval()
+    inputs, hidden = size
+    base = nn.LSTM(inputs, hidden).eval()
     for parameter in base.parameters():
         nn.init.normal_(parameter, std=SPREAD)
-    g2.load_state_dict(base.state_dict())
-    found = {BASE: dense(base), "G2LSTM": dense(g2)}
-    for kind in ("svd", "svd+"):
-        rank = rank_of(PAPER_SETTINGS["language-model"][kind], hidden)
-        layer = LowRankLSTM.from_lstm(base, rank)
-        found[f"LowRankLSTM, rank {rank}"] = packed(layer, "float32")._replace(layer=layer)
-    rounded = {"round": Round(0.2), "round & clip": RoundClip(0.2, 0.4)}
-    layers = {name: compress(base, method) for name, method in rounded.items()}
-    for name, layer in layers.items():
-        found[f"{name}, packed"] = packed(layer, "float32")
-    for name, layer in {BASE: base, **layers}.items():
-        found[f"{name}, packed, int8"] = packed(layer, "int8")
-    try:
-        found[PEER] = dynamic_int8(base)
-    except Exception as error:  # whatever it is, the rest is to be measured
-        return found, f"{type(error).__name__}: {error}".splitlines()[0]
-    return found, None
-
-
-def dense(layer: nn.Module) -> Contender:
-    return Contender(
-        lambda path: save_file(layer.state_dict(), path),
-        lambda path: layer.load_state_dict(load_file(path)),
-        layer,
-    )
-
-
-def packed(layer: nn.Module, rest: str) -> Contender:
-    target = copy.deepcopy(layer)
-    return Contender(
-        lambda path: save_packed(layer, path, rest), lambda path: load_packed(path, target), None
-    )
-
-
-def dynamic_int8(base: nn.LSTM) -> Contender:
-    """The peer, after one step to see whether it runs on this machine."""
-    with quiet():
-        (layer,) = torch.ao.quantization.quantize_dynamic(nn.Sequential(base), {nn.LSTM})
-    if isinstance(layer, nn.LSTM):
-        raise RuntimeError("quantize_dynamic left torch.nn.LSTM as it was")
-    infer(layer, torch.zeros(1, 1, base.input_size))
-
-    # torch's own file of such a layer is a pickle, which is never loaded here: its integers are
-    # stored as tensors, with the step and zero point of each matrix.
-    def save(path: Path) -> None:
-        tensors = dict(layer.get_bias())
-        for name, weight in layer.get_weight().items():
-            tensors[name] = weight.int_repr()
-            tensors[f"{name}.scale"] = torch.tensor(weight.q_scale(), dtype=torch.float64)
-            tensors[f"{name}.zero_point"] = torch.tensor(weight.q_zero_point())
-        save_file({name: part.detach() for name, part in tensors.items()}, path)
-
-    def load(path: Path) -> None:
-        tensors = load_file(path)
-        for name in layer.get_weight():
-            tensors[name] = torch._make_per_tensor_quantized_tensor(
-                tensors[name],
-                tensors.pop(f"{name}.scale").item(),
-                tensors.pop(f"{name}.zero_point").item(),
-            )
-        with quiet():
-            layer.set_weight_bias(tensors)
-
-    return Contender(save, load, layer)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without the warnings that torch's own use of what it has deprecated causes."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def infer(layer: nn.Module, x: Tensor) -> None:
-    with torch.inference_mode():
-        _, state = layer(x)
-        if len(x) == 1:
-            for _ in range(SINGLE_STEPS):
-                _, state = layer(x, state)
-
-
-def measure(
-    size: tuple[int, int], threads: int, rounds: int, clock: Clock
-) -> tuple[pd.DataFrame, str | None]:
-    """One row per layer and measure, see `COLUMNS`; and why the peer failed (None: it did not)."""
-    torch.set_num_threads(threads)
-    layers, failure = contenders(*size)
-    rows = []
-
-    def add(measure: str, unit: str, values: pd.DataFrame) -> None:
-        ratios = values.div(values[BASE], axis=0)
-        for name in values:
-            numbers = [values[name].median(), ratios[name].median()]
-            numbers += [ratios[name].min(), ratios[name].max()]
-            row = (threads, *size, name, measure, unit, *numbers)
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
-        if failure is not None:
-            row = (threads, *size, PEER, measure, unit, *4 * [math.nan])
-            rows.append(dict(zip(COLUMNS, row, strict=True)))
-
+    subject = f"{inputs}, {hidden}"
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / str(number) for number, name in enumerate(layers)}
-        for name, contender in layers.items():
-            contender.save(paths[name])
-        add("size", "bytes", pd.DataFrame({n: [p.stat().st_size] for n, p in paths.items()}))
-        jobs = {name: partial(layer.load, paths[name]) for name, layer in layers.items()}
-        add("load", "milliseconds", timed(jobs, rounds, clock))
-    for steps, batch in SHAPES:
-        x = torch.randn(steps, batch, size[0])
+        paths = {name: Path(folder) / str(number) for number, name in enumerate(METHODS)}
+        layers = {name: stored(m, base, paths[name], threads) for name, m in METHODS.items()}
+        sizes = pd.DataFrame({name: [path.stat().st_size] for name, path in paths.items()})
+        frames = [table(subject, "size", "bytes", sizes)]
+    for batch in BATCHES:
+        x, state = torch.randn(STEPS, batch, inputs), torch.zeros(1, batch, hidden)
         jobs = {
-            name: partial(infer, contender.layer, x)
-            for name, contender in layers.items()
-            if contender.layer is not None
+            name: partial(infer, layer, x, state, state)
+            for name, layer in layers.items()
+            if not METHODS[name].dense
         }
-        times = timed(jobs, rounds, clock) / (SINGLE_STEPS + 1 if steps == 1 else 1)
-        add(shape_name(steps, batch), "milliseconds", times)
-    return pd.DataFrame(rows), failure
+        times = timed(jobs, rounds, clock)
+        frames.append(table(subject, f"batch {batch}", "milliseconds", times))
+    return pd.concat(frames)
 
 
-def shape_name(steps: int, batch: int) -> str:
-    return f"{steps} step{'s' * (steps > 1)}, batch {batch}"
+def measure_model(directory: Path, threads: int) -> pd.DataFrame:
+    """Perplexity of a trained language model under every method."""
+    torch.set_num_threads(threads)
+    saved = open_model(directory, device="cpu")
+    configuration = saved.configuration
+    if saved.words is None:
+        raise SystemExit(f"{directory} is a translation model: name one of a language model")
+    tokens, epochs = load_corpus(configuration.corpus).test[:TOKENS], configuration.training.epochs
+    subject = f"{saved.model.gate} ({configuration.corpus}, {epochs} epochs)"
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, method in METHODS.items():
+            found[name] = perplexity(
+                stored(method, saved.model, Path(folder) / "model", threads), tokens
+            )
+    return table(subject, "perplexity", "", pd.DataFrame([found]))
 
 
 def to_markdown(results: pd.DataFrame) -> str:
-    """One line per size and layer; a column per measure."""
-    measures = list(results.measure.unique())
+    """One line a method; a column a subject and measure."""
     lines = []
-    for size, group in results.groupby(["D", "H"], sort=False):
-        about = {"[D, H]": ", ".join(map(str, size))}
-        for layer, rows in group.groupby("layer", sort=False):
-            found = {row.measure: cell(row) for row in rows.itertuples()}
-            found = {name: found.get(name, f"as {BASE}") for name in measures}
-            lines.append(about | {"layer": layer} | found)
+    for method, rows in results.groupby("method", sort=False):
+        found = {(row.subject, row.measure): cell(row) for row in rows.itertuples()}
+        columns = results[["subject", "measure"]].drop_duplicates().itertuples(index=False)
+        cells = {f"{s}: {m}": found.get((s, m), f"as {BASE}") for s, m in columns}
+        lines.append({"method": method} | cells)
     return pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
 
 
 def cell(row) -> str:
-    if math.isnan(row.value):
-        return "failed"
-    if row.layer == BASE:
+    if row.measure == "perplexity":
+        change = "" if row.method == BASE else f" ({100 * (row.ratio - 1):+.1f} %)"
+        return f"{row.value:.1f}{change}"
+    if row.method == BASE:
         return f"{row.value / 1e6:.3g} MB" if row.unit == "bytes" else f"{row.value:.3g} ms"
     if row.unit == "bytes":
         return f"{row.ratio:.3f}"
-    return f"{row.ratio:.2f} ({row.ratio_least:.2f}-{row.ratio_most:.2f})"
+    return f"{row.ratio:.2f} ({row.ratio_lower:.2f}-{row.ratio_upper:.2f})"
 
 
 def describe(source: dict) -> str:
     """The provenance in words, for under the table."""
-    peer = f"{PEER} failed: {source['peer_failure']}. " if source["peer_failure"] else ""
     return (
-        f"Ratios to torch.nn.LSTM; times on {source['threads']} threads, median (least - most) of "
-        f"{source['rounds']} rounds, by {source['clock']} time. {peer}{in_words(source)}"
+        f"Sizes and times of one layer (input size, units) as ratios to torch.nn.LSTM; {STEPS} "
+        f"steps on {source['threads']} threads, median (quartiles) of {source['rounds']} rounds, "
+        f"by {source['clock']} time. {in_words(source)}"
     )
 
 
@@ -246,7 +277,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads (default 1)")
+    parser.add_argument(
+        "--model", type=Path, action="append", default=[], metavar="FOLDER",
+        help="a trained language model, to measure its perplexity; may be repeated",
+    )  # fmt: skip
     add_timing_options(
         parser, "D,H", "input size and hidden size; may be repeated (default: three sizes)"
     )
@@ -270,15 +305,15 @@ def main(arguments: list[str] | None = None) -> None:
         threads=options.threads,
         rounds=rounds,
         clock=clock_name,
-        quantization_engine=torch.backends.quantized.engine,
+        onnxruntime=onnxruntime.__version__,
     )
-    results, failures = [], []
+    results = []
     for size in options.size or SIZES:
         print(f"measuring {size}", file=sys.stderr, flush=True)
-        frame, failure = measure(size, options.threads, rounds, clock)
-        results.append(frame)
-        failures.append(failure)
-    source["peer_failure"] = next(filter(None, failures), None)
+        results.append(measure_layer(size, options.threads, rounds, clock))
+    for directory in options.model:
+        print(f"measuring {directory}", file=sys.stderr, flush=True)
+        results.append(measure_model(directory, options.threads))
     frame = pd.concat(results, ignore_index=True)
     text = f"{to_markdown(frame)}\n\n{describe(source)}\n"
     write_results(options.output, frame, text, source)

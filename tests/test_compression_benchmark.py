@@ -2,26 +2,25 @@
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from g2lstm.compression import LowRank, RoundClip, compress
+from g2lstm.evaluation import evaluate
+from g2lstm.language_model import LanguageModel
+from g2lstm.low_rank_lstm import factorise
 from g2lstm.packing import save_packed
+from g2lstm.saved_models import open_model
+from tiny_runs import finished
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "compression.py"
-LAYERS = [
-    "nn.LSTM", "G2LSTM", "LowRankLSTM, rank 3", "LowRankLSTM, rank 2", "round, packed",
-    "round & clip, packed", "nn.LSTM, packed, int8", "round, packed, int8",
-    "round & clip, packed, int8", "torch's dynamic int8",
-]  # fmt: skip
-SHAPES = ["70 steps, batch 1", "70 steps, batch 20", "1 step, batch 1"]
+BATCHES = ["batch 1", "batch 20"]
 
 
 @pytest.fixture(scope="module")
@@ -34,114 +33,140 @@ def benchmark():
     torch.set_num_threads(threads)
 
 
-def run(benchmark, folder, *sizes):
-    """Table, text and provenance of a run over tiny layers."""
-    given = ["--quick", *(f"--size={size}" for size in sizes), "--output", str(folder / "out")]
-    benchmark.main(given)
-    text = (folder / "out.md").read_text(encoding="utf-8")
-    source = json.loads((folder / "out.provenance.json").read_text(encoding="utf-8"))
-    return pd.read_csv(folder / "out.csv"), text, source
-
-
-def test_writes_its_table(benchmark, tmp_path, capsys):
-    table, text, source = run(benchmark, tmp_path, "8,30", "30,30")
+def test_writes_its_table(benchmark, corpora, tmp_path, capsys):
+    directory = finished("language-model").directory
+    options = ["--quick", "--size=8,30", "--size=30,30", f"--model={directory}"]
+    benchmark.main([*options, "--output", str(tmp_path / "out")])
+    table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
+    text = (tmp_path / "out.md").read_text(encoding="utf-8")
+    source = json.loads((tmp_path / "out.provenance.json").read_text(encoding="utf-8"))
     assert table.columns.tolist() == benchmark.COLUMNS
-    assert table[["D", "H"]].drop_duplicates().to_numpy().tolist() == [[8, 30], [30, 30]]
-    for _, group in table.groupby("D"):
-        assert group.measure.unique().tolist() == ["size", "load", *SHAPES]
-        for measure, rows in group.groupby("measure", sort=False):
-            dense = [name for name in LAYERS if "packed" not in name]
-            assert rows.layer.tolist() == (dense if "step" in measure else LAYERS)
-    assert (table.threads == 1).all()
-    assert (table[table.layer == "nn.LSTM"].ratio == 1).all()
-    measured = table[table.layer != "torch's dynamic int8"]  # which may fail
-    assert (measured.value > 0).all()
-    assert (measured.ratio_least <= measured.ratio).all()
-    assert (measured.ratio <= measured.ratio_most).all()
-    assert capsys.readouterr().out.strip() == text.strip()
-    for part in ("30, 30", *LAYERS, *SHAPES, "as nn.LSTM", "1 threads", "of 3 rounds"):
+    methods = list(benchmark.METHODS)
+    run = [name for name in methods if not name.startswith("round")]
+    *layers, trained = table.subject.unique()
+    assert layers == ["8, 30", "30, 30"]
+    for subject in layers:
+        rows = table[table.subject == subject].groupby("measure", sort=False)
+        found = {measure: group.method.tolist() for measure, group in rows}
+        assert found == {"size": methods, "batch 1": run, "batch 20": run}
+    assert table[table.subject == trained].method.tolist() == methods
+    assert (table[table.method == "nn.LSTM"].ratio == 1).all()
+    assert (table.value > 0).all()
+    assert (table.ratio_lower <= table.ratio).all()
+    assert (table.ratio <= table.ratio_upper).all()
+    assert capsys.readouterr().out.endswith(text + "\n")
+    for part in (*methods, *BATCHES, f"{trained}: perplexity", "as nn.LSTM", "of 3 rounds"):
         assert part in text
     assert (source["rounds"], source["threads"], source["clock"]) == (3, 1, "elapsed")
-    assert "--size=8,30" in source["command"]
+    assert source["onnxruntime"] == onnxruntime.__version__
+
+
+def test_the_perplexity_is_that_of_the_saved_model(benchmark, corpora):
+    directory = finished("language-model").directory
+    rows = benchmark.measure_model(directory, 1).set_index("method")
+    saved = open_model(directory, device="cpu")
+    test = benchmark.load_corpus(saved.configuration.corpus).test[: benchmark.TOKENS]
+    expected = {
+        "nn.LSTM": saved.model,
+        "ONNX": saved.model,
+        "low rank 1/4 of all gates, packed": factorise(
+            saved.model, round(saved.model.layers[0].hidden_size / 4), gates="all"
+        ),
+        "round & clip, packed": compress(saved.model, RoundClip(0.2, 0.4)),
+    }
+    for name, model in expected.items():
+        perplexity = evaluate(model, test, benchmark.STRANDS).perplexity
+        assert rows.value[name] == pytest.approx(perplexity, rel=1e-5), name
+        ratio = rows.value[name] / rows.value["nn.LSTM"]
+        assert rows.ratio[name] == ratio == rows.ratio_upper[name]
+
+
+def test_perplexity_by_onnx_carries_the_state(benchmark, tmp_path):
+    torch.manual_seed(0)
+    model = LanguageModel(20, 8, 12, 2).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    tokens = torch.randint(20, (500,))
+    session = benchmark.stored(benchmark.METHODS["ONNX"], model, tmp_path / "model", 1)
+    expected = evaluate(model, tokens, benchmark.STRANDS).perplexity
+    for bptt in (70, 7, 1):
+        assert benchmark.perplexity(session, tokens, bptt) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_translation_model_is_refused(benchmark, corpora):
+    with pytest.raises(SystemExit, match="is a translation model"):
+        benchmark.measure_model(finished("translation").directory, 1)
 
 
 def test_bytes_are_those_of_the_files(benchmark, tmp_path):
-    layers, _ = benchmark.contenders(20, 40)
-    base = layers["nn.LSTM"].layer
+    torch.manual_seed(0)
+    base = nn.LSTM(20, 40)
+    for parameter in base.parameters():
+        nn.init.normal_(parameter, std=0.2)
     save_file(base.state_dict(), tmp_path / "dense")
     save_packed(compress(base, RoundClip(0.2, 0.4)), tmp_path / "packed", "int8")
-    table, _ = benchmark.measure((20, 40), 1, 1, iter(range(10**6)).__next__)
-    sizes = table[table.measure == "size"].set_index("layer")
-    for layer, name in {"nn.LSTM": "dense", "round & clip, packed, int8": "packed"}.items():
-        assert sizes.value[layer] == (tmp_path / name).stat().st_size
-    assert sizes.ratio["round & clip, packed, int8"] == pytest.approx(
-        (tmp_path / "packed").stat().st_size / (tmp_path / "dense").stat().st_size
-    )
+    table = benchmark.measure_layer((20, 40), 1, 1, iter(range(10**6)).__next__)
+    sizes = table[table.measure == "size"].set_index("method")
+    for method, name in {"nn.LSTM": "dense", "round & clip, packed int8": "packed"}.items():
+        assert sizes.value[method] == (tmp_path / name).stat().st_size
+    packed, dense = ((tmp_path / name).stat().st_size for name in ("packed", "dense"))
+    assert sizes.ratio["round & clip, packed int8"] == pytest.approx(packed / dense)
     # With a clock that ticks once a call every measurement is one tick, of 1000 thousandths.
-    load = table[table.measure == "load"]
-    assert (load[load.layer != benchmark.PEER].value == 1000).all()
-    single = table[(table.measure == SHAPES[2]) & (table.layer != benchmark.PEER)]
-    assert single.value.tolist() == pytest.approx([1000 / 21] * len(single))
+    times = table[table.measure.isin(BATCHES)]
+    assert (times.value == 1000).all()
 
 
-def test_what_is_compared_does_the_same_work(benchmark):
-    layers, failure = benchmark.contenders(8, 30)
-    assert ("torch's dynamic int8" in layers) == (failure is None)
-    base = layers["nn.LSTM"].layer
-    x = torch.randn(6, 3, 8)
+def test_quartiles_are_of_ratios_within_a_round(benchmark):
+    values = pd.DataFrame({"nn.LSTM": [1.0, 2, 4, 8, 10], "ONNX": [1.0, 1, 1, 16, 40]})
+    row = benchmark.table("layer", "size", "bytes", values).set_index("method").loc["ONNX"]
+    found = row[["value", "ratio", "ratio_lower", "ratio_upper"]].tolist()
+    assert found == [1, 1, 0.5, 2]
+
+
+def test_what_is_compared_does_the_same_work(benchmark, tmp_path):
+    torch.manual_seed(0)
+    base = nn.LSTM(20, 32).eval()
+    x, h, c = torch.randn(6, 3, 20), torch.randn(1, 3, 32), torch.randn(1, 3, 32)
+    joint = {"gates": "all"}
+    rounded, input_alone = compress(base, RoundClip(0.2, 0.4)), joint | {"matrices": "input"}
     expected = {
-        "nn.LSTM": (base, 0.0),
-        "G2LSTM": (base, 1e-6),
-        "LowRankLSTM, rank 3": (compress(base, LowRank(3)), 1e-5),
-        "LowRankLSTM, rank 2": (compress(base, LowRank(2)), 1e-5),
-        "torch's dynamic int8": (base, 0.1),
-    }
-    for name, contender in layers.items():
-        if contender.layer is not None:
-            assert not contender.layer.training
-            twin, tolerance = expected[name]
-            torch.testing.assert_close(contender.layer(x)[0], twin(x)[0], rtol=0, atol=tolerance)
+        "nn.LSTM": base, "ONNX": base, "ONNX int8": base,
+        "low rank 128/1150 of i, f, packed": compress(base, LowRank(4)),
+        "low rank 64/1150 of i, f, packed": compress(base, LowRank(2)),
+        "low rank 32/256 of i, f, packed": compress(base, LowRank(4)),
+        "low rank 16/256 of i, f, packed": compress(base, LowRank(2)),
+        "low rank 128/1150 of i, f, packed int8": compress(base, LowRank(4)),
+        "low rank 128/1150 of i, f, multiplied out, ONNX int8": compress(base, LowRank(4)),
+        "low rank 1/4 of all gates, packed": factorise(base, 8, **joint),
+        "low rank 1/4 of all gates, packed int8": factorise(base, 8, **joint),
+        "low rank 1/8 of all gates, packed int8": factorise(base, 4, **joint),
+        "low rank 1/4 of all gates, of the input alone, ONNX int8":
+            factorise(base, 8, **input_alone),
+        "low rank 1/8 of all gates, of the input alone, ONNX int8":
+            factorise(base, 4, **input_alone),
+        "round & clip, packed": rounded, "round & clip, packed int8": rounded,
+    }  # fmt: skip
+    assert expected.keys() == benchmark.METHODS.keys()
+    for name, method in benchmark.METHODS.items():
+        layer = benchmark.stored(method, base, tmp_path / "layer", 1)
+        found = torch.as_tensor(benchmark.infer(layer, x, h, c))
+        with torch.no_grad():
+            twin = expected[name](x, (h, c))[0]
+        tolerance = 0.02 if "int8" in name else 1e-5
+        torch.testing.assert_close(found, twin, rtol=0, atol=tolerance, msg=name)
 
 
-def test_loading_reads_the_whole_file(benchmark, tmp_path):
-    layers, _ = benchmark.contenders(8, 30)
-    path = tmp_path / "file"
-    for save, load, _ in layers.values():
-        save(path)
-        load(path)
-        os.truncate(path, path.stat().st_size - 1)
-        with pytest.raises((OSError, RuntimeError, SafetensorError)):
-            load(path)
-
-
-def test_the_peer_comes_back_as_it_was_saved(benchmark, tmp_path):
-    saved, other = (benchmark.dynamic_int8(nn.LSTM(8, 30).eval()) for _ in range(2))
-    x = torch.randn(6, 3, 8)
-    assert not torch.allclose(saved.layer(x)[0], other.layer(x)[0])
-    saved.save(tmp_path / "file")
-    other.load(tmp_path / "file")
-    assert torch.equal(saved.layer(x)[0], other.layer(x)[0])
-
-
-def gone(*arguments, **keywords):
-    raise AttributeError("module 'torch' has no attribute 'ao'")
-
-
-@pytest.mark.parametrize(
-    ("stand_in", "message"),
-    [(gone, "has no attribute 'ao'"), (lambda model, kinds: model, "left torch.nn.LSTM as it was")],
-)
-def test_a_failing_peer_is_told_not_dropped(benchmark, monkeypatch, tmp_path, stand_in, message):
-    monkeypatch.setattr(torch.ao.quantization, "quantize_dynamic", stand_in)
-    table, text, source = run(benchmark, tmp_path, "4,5")
-    assert message in source["peer_failure"]
-    assert f"torch's dynamic int8 failed: {source['peer_failure']}." in text
-    line = next(line for line in text.splitlines() if "| torch's dynamic int8" in line)
-    assert line.count("failed") == 5
-    rows = table[table.layer == "torch's dynamic int8"]
-    assert rows.measure.tolist() == ["size", "load", *SHAPES]
-    assert rows[["value", "ratio"]].isna().all(axis=None)
-    assert isinstance(benchmark.contenders(4, 5)[0]["nn.LSTM"].layer, nn.LSTM)
+def test_cells_say_what_the_rows_hold(benchmark):
+    row = {"subject": "x", "method": "ONNX", "unit": "", "ratio_lower": 0.2, "ratio_upper": 0.4}
+    rows = [
+        row | {"measure": "perplexity", "value": 81.23, "ratio": 1.0154},
+        row | {"measure": "size", "unit": "bytes", "value": 5.0, "ratio": 0.25},
+        row | {"measure": "batch 1", "unit": "milliseconds", "value": 5.0, "ratio": 0.3},
+        row | {"measure": "size", "method": "nn.LSTM", "unit": "bytes", "value": 2e6, "ratio": 1},
+    ]
+    cells = [benchmark.cell(found) for found in pd.DataFrame(rows).itertuples()]
+    assert cells == ["81.2 (+1.5 %)", "0.250", "0.30 (0.20-0.40)", "2 MB"]
+    assert benchmark.units(nn.Sequential(nn.LSTM(3, 9), nn.LSTM(9, 4))) == 9
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_every_command_of_the_guide_runs_as_typed(tmp_path, monkeypatch):
     }
     assert commands == {
         "runs", "verify", "seal", "train", "perplexity", "translate", "compress", "release",
+        "export",
     }  # fmt: skip
     check = doctest.OutputChecker().check_output
     for command, expected in found:
