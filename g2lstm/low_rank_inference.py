@@ -45,7 +45,7 @@ _kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 def serves(lstm: nn.LSTM, input: object, hx: tuple[Tensor, Tensor] | None) -> bool:
     """Whether `run_inference` can run this call of a `LowRankLSTM`."""
-    if not isinstance(input, Tensor) or getattr(lstm, "hard", "") or torch.compiler.is_compiling():
+    if not isinstance(input, Tensor) or lstm.hard or torch.compiler.is_compiling():
         return False
     tensors = [input, *(hx or ()), *lstm._parameters.values()]
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from g2lstm.files import replacing
-from g2lstm.gates import check_temperature
+from g2lstm.gate_modes import gates_of, has_binary_output
 from g2lstm.language_model import LanguageModel
 from g2lstm.low_rank_lstm import LowRankLSTM
 
@@ -181,7 +181,7 @@ def _lstm(graph: _Graph, lstm: nn.LSTM, x: str, h: str, c: str) -> tuple[str, st
     """All layers of an LSTM over x [T, B, D] from states [L * R, B, H]; names of the results."""
     if lstm.proj_size > 0:
         raise ExportError(f"proj_size={lstm.proj_size} is not supported, only 0")
-    if getattr(lstm, "evaluation_gate", "plain") == "hard" or getattr(lstm, "hard", ""):
+    if gates_of(lstm, training=False)[1] or getattr(lstm, "hard", ""):
         raise ExportError("ONNX's LSTM has no hard gates: set evaluation_gate to another mode")
     directions = 2 if lstm.bidirectional else 1
     if lstm.num_layers == 1:
@@ -251,13 +251,8 @@ def _parts(lstm: nn.LSTM, suffix: str) -> tuple[Tensor, Tensor, Tensor]:
 
 def _temperatures(lstm: nn.LSTM) -> tuple[float, float, float, float]:
     """What divides the pre-activations of i, f, g and o in evaluation mode."""
-    gate = getattr(lstm, "gate", "sigmoid")
-    kept = gate == "gumbel" and getattr(lstm, "evaluation_gate", "plain") == "temperature"
-    if gate != "sharpened" and not kept:
-        return 1.0, 1.0, 1.0, 1.0
-    temperature = check_temperature(lstm.temperature)
-    of_output = getattr(lstm, "noise_gates", "") == "input-forget-output" and kept
-    return temperature, temperature, 1.0, temperature if of_output else 1.0
+    temperature, _ = gates_of(lstm, training=False)
+    return temperature, temperature, 1.0, temperature if has_binary_output(lstm) else 1.0
 
 
 def _write_int8(content, path: Path) -> None:

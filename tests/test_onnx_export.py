@@ -22,6 +22,14 @@ KINDS = {
     "sigmoid": (G2LSTM, {"gate": "sigmoid"}),
     "sharpened": (G2LSTM, {"gate": "sharpened", "temperature": 0.3}),
     "gumbel": (G2LSTM, {"gate": "gumbel", "temperature": 0.3}),
+    "three kept": (
+        G2LSTM,
+        {
+            "temperature": 0.3,
+            "noise_gates": "input-forget-output",
+            "evaluation_gate": "temperature",
+        },
+    ),
 }
 
 
@@ -212,10 +220,6 @@ def test_a_tied_matrix_is_stored_once_and_int8_takes_a_quarter(tmp_path):
 # --- what cannot be exported ---------------------------------------------------------------------
 
 
-class Hard(nn.LSTM):
-    evaluation_gate = "hard"
-
-
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -224,7 +228,8 @@ class Hard(nn.LSTM):
         (nn.LSTM(3, 4, proj_size=2), "proj_size=2 is not supported"),
         (nn.LSTM(3, 4).double(), "float64"),
         (nn.LSTM(3, 4).bfloat16(), "bfloat16"),
-        (Hard(3, 4), "hard gates"),
+        (G2LSTM(3, 4, evaluation_gate="hard"), "hard gates"),
+        (LowRankLSTM(3, 4, 2, hard="if"), "hard gates"),
     ],
 )
 def test_what_cannot_be_exported_is_named(tmp_path, model, message):
