@@ -77,6 +77,7 @@ LAYERS = (
     "sensitivity",
     "paper",
     "sentence_gates",
+    "verdict_rule",
     "verdicts",
     "claims",
     "plots",
