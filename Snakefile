@@ -31,6 +31,7 @@ from g2lstm.gates import GATES
 from g2lstm.manifest import write_manifest
 from g2lstm.parallel_corpora import PARALLEL_NAMES, local_files
 from g2lstm.presets import PRESETS
+from g2lstm.report import FOREST
 from g2lstm.results import FIGURES, TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
@@ -193,7 +194,7 @@ def tables_of(prefix, tables):
 def figures_of(prefix, figures, category, subcategory=None):
     """A notebook's figures, of which the PNG goes into Snakemake's report."""
     for name in figures:
-        path = RESULTS / f"figures/{prefix}_{name}"
+        path = RESULTS / f"figures/{prefix}{name}"
         yield f"{path}.svg"
         yield report(
             f"{path}.png",
@@ -236,7 +237,7 @@ rule gumbel_gates:
         notebook="notebooks/00_gumbel_gates.ipynb",
     output:
         touch(LOGS / "00_gumbel_gates.done"),  # absent from a fresh clone, unlike the notebook
-        figures_of("gumbel_gates", GUMBEL_FIGURES, "Gumbel gates"),
+        figures_of("gumbel_gates_", GUMBEL_FIGURES, "Gumbel gates"),
         notebook=RESULTS / "notebooks/00_gumbel_gates.ipynb",
     params:
         yaml=lambda _: json.dumps({"figures": str(RESULTS / "figures")}),
@@ -310,7 +311,7 @@ for task, example in EXAMPLES.items():
         tables = tables_of(f"{kind}_{label}", tables)
         figures = list(
             figures_of(
-                f"{kind}_{label}",
+                f"{kind}_{label}_",
                 (*figures, *sometimes(notebook, task)),
                 category=f"{task.capitalize().replace('-', ' ')}, {label}",
                 subcategory=name.replace("_", " "),
@@ -369,7 +370,8 @@ experiments = [
     if task in EXAMPLES or has_runs(example)
 ]
 reported = [RESULTS / "notebooks/09_report.ipynb", RESULTS / "report.md", RESULTS / "claims.json"]
-everything += reported
+forest = list(figures_of("", [FOREST], "Report"))
+everything += [*reported, *map(str, forest)]
 
 
 rule final_report:
@@ -381,6 +383,7 @@ rule final_report:
         notebook="notebooks/09_report.ipynb",
     output:
         reported[1:],
+        forest,
         notebook=reported[0],
     params:
         yaml=lambda _: json.dumps(

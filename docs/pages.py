@@ -106,57 +106,46 @@ def our_rows(presets: Iterable[Path], task: str, model: str) -> Iterator[list[st
 
 
 def claims_page(presets: Iterable[Path], claims: dict[int, str]) -> str:
-    """Each claim with its verdicts and the statistics behind them."""
+    """Each claim with the statistics about it, those with a verdict first."""
     records = {
         preset.name: json.loads((preset / "claims.json").read_text(encoding="utf-8"))
         for preset in presets
         if (preset / "claims.json").exists()
     }
     parts = [
-        "# The five claims",
-        "Verdicts by a rule that was written down before the runs that it judges, see "
-        "[below](#the-rule).",
+        "# Is it the paper's effect?",
+        "Verdicts by a rule that was written down before it was applied, see [below](#the-rule). "
+        "Positive is the paper's direction. The number of seeds is that of each model.",
+        *(f"![Preset {name}]({name}/figures/forest.png)" for name in records),
     ]
     for number, text in claims.items():
-        verdicts = [
-            [preset, v["corpus"], v["seeds"], f"**{v['verdict']}**"]
-            for preset, record in records.items()
-            for v in record["verdicts"]
-            if v["claim"] == number
-        ]
-        statistics = [
-            [preset, s["corpus"], f"{s['name']} ({s['unit']})", *numbers(s), s["verdict"]]
+        found = [
+            [preset, s["corpus"], f"{s['name']} ({s['unit']})", *numbers(s)]
+            for judged in (True, False)
             for preset, record in records.items()
             for s in record["statistics"]
-            if s["claim"] == number
+            if s["claim"] == number and ("verdict" in s) == judged
         ]
         header = [
-            "preset",
-            "corpus",
-            "statistic",
-            "mean",
-            "95 % interval",
-            "the claim says",
-            "paper",
-        ]
-        parts += [
-            f"## Claim {number}",
-            text,
-            table(["preset", "corpus", "seeds", "verdict"], verdicts),
-            table([*header, "verdict"], statistics),
-        ]
+            "preset", "corpus", "statistic", "p", "seeds", "ours", "95 % interval", "paper",
+            "verdict",
+        ]  # fmt: skip
+        parts += [f"## Claim {number}", text, table(header, found)]
     rules = dict.fromkeys(record["rule"].strip() for record in records.values())
     return page([*parts, "## The rule", *rules])
 
 
 def numbers(statistic: dict[str, Any]) -> list[str]:
-    """Mean, interval, what the claim says, and the paper's value, as in the report."""
-    interval, paper = statistic["interval"], statistic["paper"]
+    """p, seeds, mean, interval, the paper's value and verdict; empty where there is none."""
+    noise, paper = statistic["noise"], statistic["paper"]
+    interval, seeds = statistic.get("interval"), statistic.get("seeds", ())
     return [
-        f"{statistic['mean']:.3f}",
-        "" if interval is None else "[{:.3f}, {:.3f}]".format(*interval),
-        f"{statistic['side']} {statistic['threshold']:g}",
-        "" if paper is None else f"{paper:.3f}",
+        "" if noise is None else f"{noise:g}",
+        " and ".join(dict.fromkeys(str(len(part)) for part in seeds)),
+        f"{statistic['mean']:+.3f}" if seeds else "",
+        "[{:+.3f}, {:+.3f}]".format(*interval) if interval else "",
+        "" if paper is None else f"{paper:+.3f}",
+        f"**{statistic['verdict']}**" if "verdict" in statistic else "",
     ]
 
 

@@ -1,9 +1,8 @@
-"""Figures of the analyses: robustness, gates by group of words, loss surfaces, verdicts.
+"""Figures of the analyses: robustness, gates by group of words, loss surfaces.
 
 As in `plots`, every function returns a new figure that pyplot does not know.
 """
 
-import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,18 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from g2lstm.plots import GATE_LABELS, GATE_MARKERS, gate_colours, panels
-from g2lstm.verdicts import FAILS, HOLDS, OPEN
 
 AXES = {
     "step": "step r of rounding",
     "clip": "clip c (step c / 2)",
     "rank": "rank of each gate's block",
 }
-# Light enough for black text, apart in lightness too.
-VERDICT_COLOURS = {HOLDS: "#7FCDBB", FAILS: "#F4A582", OPEN: "#F0F0F0"}
 
 
 def plot_robustness(frame: pd.DataFrame, *, y: str, ylabel: str, log_y: bool = False) -> Figure:
@@ -160,32 +155,6 @@ def plot_surfaces(surfaces: Mapping[str, tuple[Sequence[float], np.ndarray]]) ->
         axis.grid(False)
     axes[0, 0].set_ylabel("step along direction 1")
     figure.colorbar(image, ax=list(axes[0]), label="rise of the loss, nats a token", shrink=0.9)
-    return figure
-
-
-def plot_verdicts(table: pd.DataFrame) -> Figure:
-    """Verdicts in colour and words: a row a claim, a column a corpus.
-
-    Args:
-        table: as `report.verdict_table` makes it.
-    """
-    corpora = [column for column in table.columns if column != "claim"]
-    figure, axes = panels(1, 1, width=5.6 + 2.4 * len(corpora), height=0.9 + 0.62 * len(table))
-    axis = axes[0, 0]
-    for (row, column), cell in np.ndenumerate(table[corpora].to_numpy()):
-        verdict = cell.partition(" (")[0]
-        colour = VERDICT_COLOURS.get(verdict, "white")
-        corner = (column - 0.48, row - 0.46)
-        axis.add_patch(Rectangle(corner, 0.96, 0.92, facecolor=colour, edgecolor="0.6"))
-        text = cell.replace(" (", "\n(")
-        axis.text(column, row, text, ha="center", va="center", fontsize=10)
-    axis.set(xlim=(-0.5, len(corpora) - 0.5), ylim=(len(table) - 0.5, -0.5))
-    axis.set_xticks(range(len(corpora)), corpora)
-    axis.set_yticks(
-        range(len(table)), [textwrap.fill(text, 62) for text in table["claim"]], fontsize=9
-    )
-    axis.set_xlabel("corpus")
-    axis.grid(False)
     return figure
 
 

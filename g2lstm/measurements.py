@@ -129,11 +129,9 @@ class Measurement:
         Raises:
             RunError, CorpusError, CheckpointError: see `load_trained`.
         """
-        path = run.directory / MEASUREMENTS / f"{self.name}.json"
-        wanted = {"settings": _plain(settings), "fingerprint": run.config["fingerprint"]}
+        path, wanted, record = self._record(run, settings)
         code = code_checksum((*self.modules, "measurements"))
-        record = _read(path)
-        if record is not None and wanted == {key: record[key] for key in wanted}:
+        if record is not None:
             weights = (run.directory / "model.safetensors").exists()
             if record["code"] == code or not weights:
                 return record["result"]
@@ -144,6 +142,22 @@ class Measurement:
             result = _plain(self.function(trained, **settings))
         write_json(path, {**wanted, "code": code, "provenance": about, "result": result})
         return result
+
+    def recorded(self, run: Run, **settings: Any) -> Any | None:
+        """The measurement of one run if it is on record with these settings; nothing is made."""
+        _, _, record = self._record(run, settings)
+        return None if record is None else record["result"]
+
+    def _record(
+        self, run: Run, settings: dict[str, Any]
+    ) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
+        """File, what its record must say, and the record; None where it says something else."""
+        path = run.directory / MEASUREMENTS / f"{self.name}.json"
+        wanted = {"settings": _plain(settings), "fingerprint": run.config["fingerprint"]}
+        record = _read(path)
+        if record is not None and wanted != {key: record[key] for key in wanted}:
+            record = None
+        return path, wanted, record
 
     def of_all(
         self, runs: Iterable[Run], progress_bar: bool = True, **settings: Any

@@ -114,11 +114,11 @@ SENTENCES = (
 )  # fmt: skip
 
 CLAIMS = {
-    1: "No loss of accuracy: G2-LSTM is as good as the LSTM, or better, and generalises better.",
+    1: "No loss of accuracy: G2-LSTM is as good as the LSTM, or better.",
     2: "Robust to compression: G2-LSTM loses less than the LSTM and than the sharpened sigmoid; "
-    "compressed it is comparable with the uncompressed LSTM.",
+    "compressed it is as good as the uncompressed LSTM, or better.",
     3: "Gates are near 0 or 1 for G2-LSTM, and in the middle for the LSTM.",
-    4: "Gate values line up with language: forget gates drop at clause boundaries and function "
-    "words, input gates stay high on content words.",
-    5: "The estimator does the pushing: a sharper sigmoid alone does not give claims 1 and 2.",
+    4: "Gate values line up with language: low forget gates are at function words and boundaries, "
+    "input gates stay high on all words.",
+    5: "A sharper sigmoid alone does not give claims 1 to 3.",
 }

@@ -141,8 +141,9 @@ def report_differences(folder: Path, runs: Runs) -> list[str]:
     for source in claims["provenance"]["runs"]:
         sources.setdefault(str(Path(source["run"]).parents[1]), []).append(source)
     studies = [study_of(runs, group, "09_report") for group in sources.values()]
+    evidence = gather_evidence(studies, folder)
     made, text = make_report(
-        studies[0].example.preset, studies, gather_evidence(studies), claims["provenance"], folder
+        studies[0].example.preset, studies, evidence, claims["provenance"], folder
     )
     found = _json_differences(claims, json.loads(json.dumps(made)), "claims.json")
     stored = (folder / "report.md").read_text(encoding="utf-8").splitlines()

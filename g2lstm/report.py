@@ -7,20 +7,34 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from g2lstm.analysis import compression_table
 from g2lstm.case_study import ALIGNMENT
-from g2lstm.claims import Evidence, collect_evidence, judge
+from g2lstm.claims import Evidence, Observed, collect_evidence, statistics_of
 from g2lstm.experiments import TASKS, ParameterError, corpus_label, results_directory
 from g2lstm.files import write_json, write_text
-from g2lstm.plain_words import in_plain_words
+from g2lstm.forest import plot_forest
+from g2lstm.gate_profile import GATE_PROFILE
+from g2lstm.plots import save_figure
 from g2lstm.provenance import provenance
-from g2lstm.results import comparison_table, run_label
+from g2lstm.results import comparison_table, results_provenance, run_label
 from g2lstm.robustness import COMPRESSION, PAPER_SETTINGS
 from g2lstm.studies import Study, open_study
 from g2lstm.trials import EXPLORATION, TABLES, TUNING, read_trials, trials_command
-from g2lstm.verdicts import RULE, Statistic, verdict_rows
+from g2lstm.verdict_rule import RULE
+from g2lstm.verdict_tables import (
+    UNITS_NOTE,
+    corpus_sentence,
+    primary,
+    statistics_table,
+    verdict_table,
+)
+from g2lstm.verdicts import judge
+
+FOREST = "forest"
+MEASURED = (COMPRESSION, GATE_PROFILE, ALIGNMENT)  # in the order of `claims.Observed`
 
 
 def open_studies(
@@ -64,24 +78,38 @@ def models_table(study: Study) -> pd.DataFrame:
     return table.assign(**{"command, N: the seed": [f"`{commands[m]}`" for m in table["model"]]})
 
 
-def gather_evidence(studies: Iterable[Study]) -> list[Evidence]:
-    """What the claims are judged by, one a study, from its runs in default settings."""
-    return [
-        collect_evidence(
-            study.example.task,
-            corpus_label(study.example),
-            study.runs,
-            [found for _, found in study.measure(COMPRESSION)],
-            [found for _, found in study.measure(ALIGNMENT)],
-        )
-        for study in studies
-    ]
+def gather_evidence(studies: Iterable[Study], folder: Path | None = None) -> list[Evidence]:
+    """What the claims are judged by, one a study.
+
+    Runs in default settings are measured where they are not; of others what is on record counts.
+
+    Args:
+        studies: one a corpus.
+        folder: of the preset's results, whose tuning says which seeds chose the settings; default:
+            `experiments.results_directory`.
+
+    Raises:
+        RunError, CorpusError, CheckpointError: see `Measurement.of`.
+    """
+    found = []
+    for study in studies:
+        example, label = study.example, corpus_label(study.example)
+        for measurement in MEASURED:
+            study.measure(measurement)
+        observed = [
+            Observed(run, *(measurement.recorded(run) for measurement in MEASURED))
+            for run in study.variants
+        ]
+        place = results_directory(example.preset) if folder is None else folder
+        trials = read_trials(place, TUNING, example.task, label)
+        tuned = frozenset(trial.config["seed"] for trial in trials)
+        found.append(collect_evidence(example.task, label, observed, tuned))
+    return found
 
 
-def judge_all(evidence: Iterable[Evidence]) -> list[Statistic]:
-    """The statistics of all claims on all corpora, by claim."""
-    found = [statistic for one in evidence for statistic in judge(one)]
-    return sorted(found, key=lambda statistic: statistic.claim)
+def judge_all(evidence: Iterable[Evidence]) -> list[dict[str, Any]]:
+    """All statistics of all corpora with their verdicts, as `verdicts.judge` returns them."""
+    return [row for one in evidence for row in judge(statistics_of(one), one.tuning_seeds)]
 
 
 def results_table(study: Study) -> pd.DataFrame:
@@ -89,33 +117,16 @@ def results_table(study: Study) -> pd.DataFrame:
     return compression_table(study.measure(COMPRESSION))
 
 
-def statistics_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
-    """One row a statistic: what, mean, interval, the side the claim puts it on, paper, verdict."""
-    return pd.DataFrame(
-        {
-            "claim": s.claim,
-            "corpus": s.corpus,
-            "statistic": f"{s.name} ({s.unit})",
-            "seeds": len(s.seeds),
-            "mean": f"{s.mean:.3f}",
-            "95 % interval": "" if s.interval is None else "[{:.3f}, {:.3f}]".format(*s.interval),
-            "the claim says": f"{s.side} {s.threshold:g}",
-            "paper": "" if s.paper is None else f"{s.paper:.3f}",
-            "verdict": s.verdict,
-        }
-        for s in statistics
-    )
-
-
-def verdict_table(statistics: Iterable[Statistic]) -> pd.DataFrame:
-    """One row a claim, one column a corpus: the verdicts, and how many of their parts hold."""
-    rows: dict[int, dict[str, Any]] = {}
-    for row in verdict_rows(statistics):
-        entry = rows.setdefault(row["claim"], {"claim": f"{row['claim']}. {row['text']}"})
-        entry[row["corpus"]] = (
-            f"{row['verdict']} ({row['holding']} of {row['statistics']} parts hold)"
-        )
-    return pd.DataFrame(rows.values()).fillna("not measured")
+def save_forest(
+    rows: Sequence[dict[str, Any]], preset: str, studies: Sequence[Study], save: bool = True
+) -> Figure:
+    """The forest plot of the primary statistics; saved to the folder of results if asked to."""
+    figure = plot_forest(primary(rows), preset)
+    if save:
+        runs = [run for study in studies for run in study.variants]
+        record = results_provenance(runs, f"make reproduce PRESET={preset} (09_report)")
+        save_figure(figure, results_directory(preset) / "figures" / FOREST, record)
+    return figure
 
 
 def write_report(preset: str, studies: Sequence[Study], evidence: Sequence[Evidence]) -> None:
@@ -159,11 +170,12 @@ def make_report(
     Raises:
         RunError: a trial's record is missing or damaged.
     """
-    statistics = judge_all(evidence)
+    rows = judge_all(evidence)
     claims: dict[str, Any] = {
         "rule": RULE,
-        "verdicts": verdict_rows(statistics),
-        "statistics": [statistic.as_dict() for statistic in statistics],
+        "statistics": rows,
+        "collapsed": [place for one in evidence for place in one.collapsed],
+        "tuning_seeds": {one.corpus: sorted(one.tuning_seeds) for one in evidence},
         "provenance": record,
     }
     parts = [
@@ -173,10 +185,11 @@ def make_report(
         f"{record['hardware']['processor']}. Written by "
         "`notebooks/09_report.ipynb`; the numbers with all digits are in `claims.json`, the runs' "
         "own records (seed, commit, versions, command) in `runs/`.",
-        "## Verdicts",
-        _markdown(verdict_table(statistics)),
-        "## In plain words",
-        in_plain_words(evidence, statistics),
+        "## Is it the paper's effect?",
+        "\n".join(f"- {corpus_sentence(one, rows)}" for one in evidence),
+        UNITS_NOTE,
+        _markdown(verdict_table(rows)),
+        f"![Our effects divided by the paper's](figures/{FOREST}.png)",
         "## Results",
     ]
     for study in studies:
@@ -200,8 +213,8 @@ def make_report(
             f"{compressed} -p save True`.",
             f"{metric}; mean ± standard deviation over seeds, change in brackets. Round: step "
             f"{settings['step']:g}; clip: {2 * settings['step']:g}; SVD and SVD+: ranks that are "
-            f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, the paper's as "
-            "far as known. Rows marked *paper* are its own numbers, on its own corpora.",
+            f"{settings['svd']:.1%} and {settings['svd+']:.1%} of the units, the "
+            "paper's. Rows marked *paper* are its own numbers, on its own corpora.",
             _markdown(results_table(study)),
             *_trials(study, folder),
         ]
@@ -209,7 +222,8 @@ def make_report(
         "## Statistics",
         f"By `papermill notebooks/09_report.ipynb out.ipynb -p preset {preset} "
         "-p save True`, after the above.",
-        _markdown(statistics_table(statistics)),
+        "Intervals are Welch's but for the paired ones. Statistics without verdict are secondary.",
+        _markdown(statistics_table(rows)),
         "## The rule",
         RULE.strip(),
     ]

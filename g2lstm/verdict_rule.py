@@ -11,7 +11,7 @@ RESOLUTION = {"nats a token": 0.002, "BLEU": 0.01, "share of gates": 0.0001}
 UNITS = {"language-model": "nats a token", "translation": "BLEU"}
 
 AS_PAPER, WEAKER, NONE, OPPOSITE, OPEN = "as in the paper", "weaker", "none", "opposite", "open"
-NO_PAPER = "no paper value"
+NO_PAPER, NOT_MEASURED = "no paper value", "not measured"
 
 RULE = f"""\
 **The question** is whether a measured effect is the paper's effect. Five primary statistics are
@@ -29,8 +29,10 @@ sign that makes the paper's effect positive:
 model, and test BLEU for translation. Like is compared with like: perplexity with the cache pointer
 where the preset has one, against the paper's with it, else without, against the paper's fine-tuned
 models without it. Compression is that of the paper's table, in two families of equal weight:
-rounding (round, round & clip) and low rank (SVD, SVD+). A clip is void if clipping changes the
-result of no run that is compared; then round & clip is left out, of our effect and of the paper's.
+rounding (round, round & clip) and low rank (SVD, SVD+). The paper compresses its language model
+with the cache pointer only; that stands beside ours either way. A clip is void if clipping changes
+the result of no run that is compared; then round & clip is left out, of our effect and of the
+paper's.
 A gate is near 0 or 1 within 0.1, on test text in evaluation mode; in translation that of the
 decoder's first layer, the paper's place. The paper shows no gates of its language model, so all
 layers of ours are compared with its translation model.
@@ -83,6 +85,6 @@ without that seed stand beside it.
 **Secondary statistics** are reported with intervals and without verdict, uncorrected: the
 generalisation gap (log-perplexity on test minus seen text), contrasts of gates between groups of
 words (Cohen's d), G2-LSTM's share of gates near 0 or 1 minus the sharpened sigmoid's, loss by
-compression against the sharpened sigmoid, other temperatures and noise probabilities against
-G2-LSTM's defaults.
+compression against the sharpened sigmoid, and against the LSTM but for clipping, other temperatures
+and noise probabilities against G2-LSTM's defaults.
 """

@@ -30,6 +30,7 @@ from g2lstm.record_checks import (
     run_problems,
 )
 from g2lstm.records import DAMAGED, MEASUREMENTS, Run, read_run
+from g2lstm.report import FOREST
 from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
@@ -255,7 +256,7 @@ def _figures(published: Published) -> Items:
         for _, kind, corpus in _labels(published.places)
         for names in (RUN_FIGURES.get(kind, ()), *studies.values())
         for name in names
-    }
+    } | ({FOREST} if published.measured else set())
     for name in sorted(known | _stems(published.folder / "figures")):
         path = published.folder / "figures" / name
         problems = _problems(lambda path=path: figure_problems(path, published.runs))

@@ -36,6 +36,8 @@ def made_up_run(gate, seed, task="language-model", saturation=None, **settings):
         "epochs": 2,
         "gates": {"evaluation": gates(share), "training": gates(share)},
     }
+    if task == "translation":
+        summary |= {"valid_bleu": 30.0 + 0.1 * seed, "test_bleu": 31.0 + 0.1 * seed}
     metrics = [
         {
             "epoch": epoch, "input_gate_saturation": share * epoch / 2,

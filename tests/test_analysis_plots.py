@@ -3,19 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_hex
 
 from g2lstm.analysis_plots import (
-    VERDICT_COLOURS,
     plot_bits,
     plot_effects,
     plot_groups,
     plot_robustness,
     plot_surfaces,
-    plot_verdicts,
 )
 from g2lstm.plots import GATE_COLOURS, GATE_LABELS
-from g2lstm.verdicts import FAILS, HOLDS
 
 GATES = list(GATE_COLOURS)
 
@@ -110,12 +106,3 @@ def test_a_surface_that_is_not_finite_is_drawn_at_the_top():
     loss[0, 0], loss[2, 2] = np.nan, 2.5
     axis, *_ = drawn(plot_surfaces({"sigmoid": (steps, loss)}))
     assert axis.collections[0].get_array()[0, 0] == pytest.approx(0.5)
-
-
-def test_verdicts_are_in_words_too():
-    parts = " (1 of 3 parts hold)"
-    table = pd.DataFrame({"claim": ["1. a", "2. b"], "grammar": [HOLDS, FAILS + parts]})
-    (axis,) = drawn(plot_verdicts(table))
-    assert [text.get_text() for text in axis.texts] == [HOLDS, FAILS + parts.replace(" ", "\n", 1)]
-    colours = [to_hex(patch.get_facecolor()).upper() for patch in axis.patches]
-    assert colours == [VERDICT_COLOURS[HOLDS], VERDICT_COLOURS[FAILS]]

@@ -63,7 +63,7 @@ for name in ("densities", "sample", "proposition", "mask", "modes", "robustness"
 """
 REPORT = """
 from pathlib import Path
-for name in ("report.md", "claims.json"):
+for name in ("report.md", "claims.json", "figures/forest.png", "figures/forest.svg"):
     Path("results", preset, name).write_text("made")
 print(experiments, seeds)
 """

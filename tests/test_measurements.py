@@ -136,6 +136,16 @@ def test_a_measurement_is_made_once(run, measurement, calls):
     assert len(calls) == 1
 
 
+def test_what_is_on_record_is_read_and_nothing_is_made(run, measurement, calls):
+    assert measurement.recorded(run) is None
+    assert not calls
+    found = measurement.of(run, factor=2.0)
+    assert measurement.recorded(run, factor=2.0) == found
+    assert measurement.recorded(run, factor=3.0) is None
+    assert measurement.recorded(replace(run, config=run.config | {"fingerprint": "0"})) is None
+    assert len(calls) == 1
+
+
 def test_the_record_says_where_it_comes_from(run, measurement):
     result = measurement.of(run, factor=0.5)
     record = json.loads(saved(run).read_text())

@@ -1,29 +1,29 @@
 """The report: what it says is what was measured."""
 
 import json
-import re
 from dataclasses import asdict, replace
 
 import pytest
 
 from g2lstm.case_study import ALIGNMENT
 from g2lstm.experiments import configure
+from g2lstm.gate_profile import GATE_PROFILE
 from g2lstm.gates import GATES
 from g2lstm.paper import CLAIMS, TABLES
 from g2lstm.presets import PRESETS
 from g2lstm.provenance import code_checksum
-from g2lstm.report import (
-    gather_evidence,
-    judge_all,
-    open_studies,
-    statistics_table,
-    verdict_table,
-    write_report,
-)
+from g2lstm.report import gather_evidence, judge_all, open_studies, save_forest, write_report
 from g2lstm.robustness import COMPRESSION
 from g2lstm.trials import EXPLORATION, TUNING, copy_trial
-from g2lstm.verdicts import HOLDS, OPEN, Statistic
-from made_up_runs import alignment, compression, made_up_run, write_run
+from g2lstm.verdict_rule import NOT_MEASURED, OPEN, WEAKER
+from g2lstm.verdict_tables import (
+    corpus_sentence,
+    primary,
+    statistics_table,
+    verdict_table,
+    verdict_words,
+)
+from made_up_runs import SATURATION, alignment, compression, made_up_run, profile, write_run
 
 
 @pytest.fixture
@@ -38,6 +38,7 @@ def folder(tmp_path, monkeypatch):
             for measurement, result in (
                 (COMPRESSION, compression(table)),
                 (ALIGNMENT, alignment(-1.0 - 0.01 * seed, content_input=0.9)),
+                (GATE_PROFILE, profile(SATURATION[gate] + 0.001 * seed)),
             ):
                 record = {
                     "settings": {},
@@ -54,25 +55,48 @@ def folder(tmp_path, monkeypatch):
 def test_the_report_holds_the_verdicts_and_the_paper(folder):
     studies = open_studies("quick", [{"task": "language-model"}], save=True)
     evidence = gather_evidence(studies)
-    statistics = judge_all(evidence)
-    assert [s.claim for s in statistics] == sorted(s.claim for s in statistics)
-    assert {s.claim for s in statistics} == set(CLAIMS)
+    rows = judge_all(evidence)
+    assert {row["claim"] for row in rows} == set(CLAIMS)
     write_report("quick", studies, evidence)
     results = folder / "results/quick"
     claims = json.loads((results / "claims.json").read_text())
-    assert [row["verdict"] for row in claims["statistics"]] == [s.verdict for s in statistics]
+    assert claims["statistics"] == json.loads(json.dumps(rows))
+    assert claims["collapsed"] == []
+    assert claims["tuning_seeds"] == {"grammar": []}
     assert len(claims["provenance"]["runs"]) == 6
     text = (results / "report.md").read_text()
-    for row in claims["verdicts"]:
-        cell = re.escape(row["text"]) + r" +\| " + re.escape(row["verdict"])
-        cell += rf" \({row['holding']} of {row['statistics']} parts hold\)"
-        assert re.search(cell, text), row
+    for row in primary(rows):
+        cells = [row["name"], f"{row['noise']:g}"]
+        (line,) = (line for line in text.splitlines() if cells == columns(line)[:2])
+        assert (row["verdict"] if row["noise"] == 1 else verdict_words(row)) in columns(line)[2]
     assert "G2-LSTM, paper (Penn Treebank)" in text
     assert "53.60 ± 0.01" not in text
     assert "52.81 ± 0.01" in text, "mean of the LSTM's two seeds"
     assert claims["rule"].strip() in text
-    words = text[text.index("## In plain words") : text.index("## Results")]
-    assert "the LSTM's test perplexity is 52.81 ± 0.01, G2-LSTM's 1.3% lower" in words
+    assert corpus_sentence(evidence[0], rows) in text
+    save_forest(rows, "quick", studies)
+    for suffix in ("png", "svg", "provenance.json"):
+        assert (results / f"figures/forest.{suffix}").stat().st_size
+
+
+def columns(line):
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_seeds_that_chose_the_settings_are_said_beside_the_verdicts(folder, monkeypatch):
+    monkeypatch.setenv("G2LSTM_RUNS", str(folder / "trials"))
+    candidates = ({"learning_rate": 0.25},)
+    quick = replace(PRESETS["language-model"]["quick"], candidates=candidates)
+    monkeypatch.setitem(PRESETS["language-model"], "quick", quick)
+    directory = write_run(made_up_run("sigmoid", 2, overrides=candidates[0]))
+    config = asdict(configure(gate="sigmoid", seed=2, overrides=candidates[0]))
+    (directory / "config.json").write_text(json.dumps(config | {"fingerprint": "made up"}))
+    copy_trial(directory, folder / "results/quick", TUNING)
+    monkeypatch.setenv("G2LSTM_RUNS", str(folder / "runs"))
+    evidence = gather_evidence(open_studies("quick", [{"task": "language-model"}]))
+    rows = judge_all(evidence)
+    assert rows[0]["without_tuning_seeds"]["seeds"] == [[1], [1]]
+    assert "chosen on seed 2" in corpus_sentence(evidence[0], rows)
 
 
 def test_the_report_shows_how_the_settings_were_chosen(folder, monkeypatch):
@@ -127,24 +151,38 @@ def write_validation_compression(directory):
 
 def test_one_seed_settles_nothing(folder):
     studies = open_studies("quick", [{"task": "language-model"}], seeds=[1])
-    statistics = judge_all(gather_evidence(studies))
-    assert statistics
-    assert {s.verdict for s in statistics} == {OPEN}
+    rows = primary(judge_all(gather_evidence(studies)))
+    assert {row["verdict"] for row in rows if row["noise"] == 0.2} == {OPEN}
+    assert {row["verdict"] for row in rows if row["noise"] == 1} == {NOT_MEASURED}
+    assert verdict_words(rows[0]) == f"{OPEN} (one run has no spread)"
+
+
+def row(**changes):
+    return {
+        "number": 1, "claim": 1, "task": "translation", "corpus": "grammar-de-en",
+        "name": "accuracy", "unit": "BLEU", "noise": 0.2, "paper": 1.0, "seeds": [[1, 2], [1]],
+        "mean": 0.25, "interval": [0.1, 0.4], "interval_90": [0.15, 0.35], "paired": None,
+        "without_tuning_seeds": None, "share": 0.25, "verdict": WEAKER, "seeds_needed": None,
+        "side": "the paper's",
+    } | changes  # fmt: skip
 
 
 def test_tables_of_statistics_and_verdicts():
-    part = Statistic(
-        3, "language-model", "grammar", "share", "share", "above", 0.5, (0.7, 0.71), (1, 2), 0.6
-    )
-    other = Statistic(
-        1, "translation", "grammar-de-en", "worse", "BLEU", "below", 0.5, (0.1,), (1,)
-    )
-    row = statistics_table([part, other]).iloc[0]
-    assert row["verdict"] == HOLDS
-    assert row["the claim says"] == "above 0.5"
-    assert row["paper"] == "0.600"
-    assert row["95 % interval"] == "[0.641, 0.769]"
-    table = verdict_table([part, other])
-    assert table["claim"].tolist() == [f"{n}. {CLAIMS[n]}" for n in (1, 3)]
-    assert table["grammar"].tolist() == ["not measured", f"{HOLDS} (1 of 1 parts hold)"]
-    assert table["grammar-de-en"].tolist() == [f"{OPEN} (0 of 1 parts hold)", "not measured"]
+    other = {"corpus": "grammar", "unit": "share of gates", "mean": -0.1234}
+    rows = [
+        row(),
+        row(number=None, name="gap", mean=1.0, paper=None),
+        row(**other, number=2, name="gates", verdict=OPEN, side=None, seeds_needed=7),
+        row(verdict=NOT_MEASURED, number=3, name="missing"),
+    ]
+    table = verdict_table(rows)
+    assert table["statistic"].tolist() == ["accuracy", "gates", "missing"]
+    assert table["grammar-de-en"].tolist() == [
+        "**weaker (25%)**: +0.25 [+0.10, +0.40], paper +1.00, n = 2 and 1",
+        NOT_MEASURED, NOT_MEASURED,
+    ]  # fmt: skip
+    assert table["grammar"][1].startswith("**open (about 7 seeds)**: -0.123 [")
+    details = statistics_table(rows)
+    assert details["verdict"].tolist() == ["weaker (25%)", "", "open (about 7 seeds)"]
+    assert details["paper"].tolist() == ["+1.00", "", "+1.000"]
+    assert verdict_words(row(verdict=OPEN)) == "open (on the paper's side of 0, over 1000 seeds)"

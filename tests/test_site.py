@@ -109,10 +109,13 @@ def test_claims_page_has_the_verdicts(page):
     records = list(ROOT.glob("results/*/claims.json"))
     assert records
     for path in records:
-        for claim in json.loads(path.read_text(encoding="utf-8"))["verdicts"]:
-            row = f"{path.parent.name} {claim['corpus']} {claim['seeds']} {claim['verdict']}"
-            part = text.split(claim["text"])[1].split("95 % interval")[0]
-            assert row in part, row
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for row in (row for row in record["statistics"] if "verdict" in row):
+            start = f"{path.parent.name} {row['corpus']} {row['name']} ({row['unit']})"
+            parts = [part[: part.index(row["verdict"])] for part in text.split(start)[1:]
+                     if row["verdict"] in part]  # fmt: skip
+            numbers = (f"{row['noise']:g}", f"{row['paper']:+.3f}")
+            assert any(all(number in part for number in numbers) for part in parts), start
 
 
 @pytest.mark.parametrize("kind", ["figures", "tables"])

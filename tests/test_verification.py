@@ -152,7 +152,7 @@ def test_records_that_contradict_each_other(copy, change):
         (f"{SIGMOID}/measurements/switches.json", "is of another fingerprint than the run")
     ]
     assert [problem for _, problem in found[NOTEBOOKS]] == ["cell 3 ended with ValueError"]
-    assert any("the records give 'not enough evidence'" in problem for _, problem in found[REPORT])
+    assert any("the records give 'opposite'" in problem for _, problem in found[REPORT])
     assert any("is of another run than" in problem for _, problem in found[FIGURES])
 
 
@@ -186,9 +186,9 @@ def test_a_report_that_leaves_out_a_run_in_other_settings(tmp_path):
 
 
 def _verdict_changed(content):
-    old = b'"verdict": "not enough evidence"'
+    old = b'"verdict": "opposite"'
     assert old in content
-    return content.replace(old, b'"verdict": "holds"', 1)
+    return content.replace(old, b'"verdict": "as in the paper"', 1)
 
 
 def _failed(content):
@@ -304,7 +304,7 @@ def test_numbers_out_of_range_and_nested_files_are_findings(copy, change):
         change(name, lambda content: NESTED)
     change(
         "claims.json",
-        lambda content: content.replace(b'"threshold": 0', b'"threshold": 1' + b"0" * 400),
+        lambda content: content.replace(b'"number": 1', b'"number": 1' + b"0" * 400),
     )
     found = failures(copy)
     assert {file for file, problem in found[RUNS] if "OverflowError" in problem} == {

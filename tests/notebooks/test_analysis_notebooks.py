@@ -8,7 +8,6 @@ import pytest
 from execution import assert_refused, execute, pictures, shown
 from g2lstm.paper import CLAIMS
 from g2lstm.studies import FIGURES, TABLES
-from g2lstm.verdicts import HOLDS
 from sources import ROOT
 
 PUBLISHED = ROOT / "results/quick"
@@ -53,7 +52,8 @@ def test_the_report_is_the_published_one(folder):
         for place in (folder / "results/quick", PUBLISHED)
     )
     assert ours["statistics"] == published["statistics"]
-    assert {row["claim"] for row in ours["verdicts"]} == set(CLAIMS)
+    assert {row["claim"] for row in ours["statistics"]} == set(CLAIMS)
+    assert (folder / "results/quick/figures/forest.png").stat().st_size
     assert "claims.json and report.md written for 2 corpora" in shown(notebook)
     report = (folder / "results/quick/report.md").read_text().splitlines()
     assert [line for line in report if not line.startswith("Commit ")] == [
@@ -61,7 +61,6 @@ def test_the_report_is_the_published_one(folder):
         for line in (PUBLISHED / "report.md").read_text().splitlines()
         if not line.startswith("Commit ")
     ]
-    assert any(HOLDS in line for line in report)
 
 
 def test_any_sentence_needs_the_weights(folder):
