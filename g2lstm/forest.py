@@ -6,11 +6,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from g2lstm.plots import panels
+from g2lstm.plots import PAPER_COLOUR, panels
 from g2lstm.verdict_rule import MARGIN, NOT_MEASURED, OPEN, WEAKER
 
 COLOURS, MARKERS = ("#0072B2", "#CC79A7", "#E69F00"), "osv"
-PAPER_COLOUR = "#009E73"
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 LIMITS = (-2.0, 3.0)  # shares of the paper's effect; what lies beyond is an arrow
 
@@ -66,14 +65,14 @@ def _seeds(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _draw_zones(axis: Axes, places: int) -> None:
-    axis.axvspan(MARGIN, LIMITS[1], color=PAPER_COLOUR, alpha=0.08, linewidth=0)
+    axis.axvspan(MARGIN, LIMITS[1], color=PAPER_COLOUR, alpha=0.25, linewidth=0)
     axis.axvspan(LIMITS[0], 0, color="0.5", alpha=0.1, linewidth=0)
     axis.axvline(0, color="0.3", linewidth=1.2)
-    axis.axvline(1, color=PAPER_COLOUR, linewidth=2.2)
+    axis.axvline(1, color=PAPER_COLOUR, linewidth=5, zorder=1)
     words = {"va": "center", "fontsize": 12}
     axis.text(-1.0, -0.75, "opposite", color="0.3", ha="center", **words)
     axis.text(0.0, -0.75, " none ", color="0.3", ha="center", **words, bbox=WHITE)
-    axis.text(1.04, -0.75, "as in the paper", color=PAPER_COLOUR, weight="bold", ha="left", **words)
+    axis.text(1.04, -0.75, "as in the paper", color="0.2", weight="bold", ha="left", **words)
 
 
 def _draw_effect(axis: Axes, y: float, row: dict[str, Any], index: int) -> None:
