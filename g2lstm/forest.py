@@ -32,7 +32,7 @@ def plot_forest(rows: Sequence[dict[str, Any]], preset: str) -> Figure:
     places = sorted({(row["noise"], row["number"], row["name"]) for row in measured})
     figure, axes = panels(1, 1, width=11.0, height=1.9 + 0.72 * len(places))
     axis = axes[0, 0]
-    _draw_zones(axis, len(places))
+    _draw_zones(axis)
     step = 0.68 / len(corpora)
     for y, place in enumerate(places):
         for index, corpus in enumerate(corpora):
@@ -64,7 +64,7 @@ def _seeds(rows: Sequence[dict[str, Any]]) -> str:
     return "no runs" if not counts else f"{' or '.join(map(str, counts))} seeds a model"
 
 
-def _draw_zones(axis: Axes, places: int) -> None:
+def _draw_zones(axis: Axes) -> None:
     axis.axvspan(MARGIN, LIMITS[1], color=PAPER_COLOUR, alpha=0.25, linewidth=0)
     axis.axvspan(LIMITS[0], 0, color="0.5", alpha=0.1, linewidth=0)
     axis.axvline(0, color="0.3", linewidth=1.2)
