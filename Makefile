@@ -1,5 +1,7 @@
 # Every target sets up .venv first, when it is missing or older than what defines it.
-PYTHON ?= $(notdir $(firstword $(shell command -v python3.11 || command -v python3) python3.11))
+ifeq ($(origin PYTHON),undefined)
+PYTHON := $(notdir $(firstword $(shell command -v python3.11 || command -v python3) python3.11))
+endif
 PRESET ?= quick
 CORPUS ?=
 TASK ?=
@@ -10,12 +12,18 @@ PROFILE ?= local
 JOBS ?=
 LAB ?=
 
+# What a user says is taken literally, neither expanded by make nor read by a shell as a program:
+# recipes see it as variables of the environment.
+SAID := PYTHON PRESET CORPUS TASK LANGUAGES SEEDS ABLATIONS PROFILE JOBS LAB
+$(foreach name,$(SAID),$(eval override $(name) := $$(value $(name))))
+export $(SAID)
+
 SHELL := bash
 VENV := .venv
 RUN := $(VENV)/bin/python -m
-SNAKEMAKE = $(RUN) snakemake --profile "profiles/$(PROFILE)" $(addprefix --jobs=,$(JOBS)) \
-    --config "preset=$(PRESET)" "task=$(TASK)" "corpus=$(CORPUS)" "languages=$(LANGUAGES)" "seeds=$(SEEDS)" \
-    "ablations=$(ABLATIONS)"
+SNAKEMAKE = $(RUN) snakemake --profile "profiles/$$PROFILE" $${JOBS:+"--jobs=$$JOBS"} \
+    --config "preset=$$PRESET" "task=$$TASK" "corpus=$$CORPUS" "languages=$$LANGUAGES" "seeds=$$SEEDS" \
+    "ablations=$$ABLATIONS"
 INSTALLED := $(VENV)/.installed
 TRAINING := notebooks/01_language_model.ipynb notebooks/03_translation.ipynb
 NOTEBOOK_TEST := $(RUN) pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env
@@ -26,9 +34,9 @@ SITE_VENV := .venv-site
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "make reproduce takes PRESET (now $(PRESET)), TASK (language-model or translation; default: both),"
+	@echo "make reproduce takes PRESET (now $$PRESET), TASK (language-model or translation; default: both),"
 	@echo "CORPUS, LANGUAGES and SEEDS (default: the preset's), ABLATIONS (no: three gates and no other"
-	@echo "settings), PROFILE (now $(PROFILE); slurm and gpu are"
+	@echo "settings), PROFILE (now $$PROFILE; slurm and gpu are"
 	@echo "for clusters, see docs/cluster.md) and JOBS (at once; default: the profile's), as in:"
 	@echo "make reproduce PRESET=small TASK=translation CORPUS=wmt14 LANGUAGES=en-de SEEDS=\"1 2\""
 	@echo "make lab takes LAB, further options of JupyterLab, such as LAB=\"--allow-root --no-browser\""
@@ -37,13 +45,13 @@ setup: $(INSTALLED) ## make .venv, which the other targets do too
 
 reproduce: $(INSTALLED) ## run the experiment grid of a preset, as far as it is not done yet
 	@$(SNAKEMAKE) || \
-	    { echo "Not finished: see above, and logs/$(PRESET)/ for the failed notebooks. What is done is kept." >&2; \
+	    { echo "Not finished: see above, and logs/$$PRESET/ for the failed notebooks. What is done is kept." >&2; \
 	    exit 1; }
-	@results="$${G2LSTM_RESULTS:-results}/$(PRESET)" && \
+	@results="$${G2LSTM_RESULTS:-results}/$$PRESET" && \
 	    echo "Done: look at $$results/tables, $$results/figures and $$results/notebooks"
 
 report: $(INSTALLED) ## put the figures that make reproduce made into one HTML file that needs no network
-	@$(SNAKEMAKE) --report "$${G2LSTM_RESULTS:-results}/$(PRESET)/report.html"
+	@$(SNAKEMAKE) --report "$${G2LSTM_RESULTS:-results}/$$PRESET/report.html"
 
 # The committed notebooks read copies of the committed run records, so results/ stays as it is, with
 # the weights that `make reproduce` left, if it made the same runs: then they need no training.
@@ -63,10 +71,10 @@ nightly: $(INSTALLED) ## fuzz tests with some 35,000 random inputs, in about ten
 	$(RUN) pytest tests/test_fuzz.py --hypothesis-profile=nightly --hypothesis-show-statistics
 
 lab: $(INSTALLED) ## open the notebooks in JupyterLab, on this machine only
-	@G2LSTM_RUNS="$${G2LSTM_RUNS:-$(CURDIR)/runs}" \
-	    G2LSTM_RESULTS="$${G2LSTM_RESULTS:-$(CURDIR)/results}" \
-	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$(CURDIR)" \
-	    --FileContentsManager.preferred_dir=notebooks $(LAB)
+	@set -f; G2LSTM_RUNS="$${G2LSTM_RUNS:-$$PWD/runs}" \
+	    G2LSTM_RESULTS="$${G2LSTM_RESULTS:-$$PWD/results}" \
+	    $(RUN) jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$$PWD" \
+	    --FileContentsManager.preferred_dir=notebooks $$LAB
 
 site: $(SITE_VENV)/.installed ## build the static site: notebooks, results, figures, reference
 	@$(SITE_VENV)/bin/python docs/collect.py site/source
@@ -85,18 +93,18 @@ clean: ## remove .venv, the site, caches and logs; runs/ and results/ stay
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 define CHECK_PYTHON
-@command -v "$(PYTHON)" > /dev/null || { \
-    echo "$(PYTHON) is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
+@command -v "$$PYTHON" > /dev/null || { \
+    echo "$$PYTHON is not there. Install Python 3.11 or newer, or name yours: make PYTHON=python3" >&2; \
     exit 1; }
-@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-    echo "$(PYTHON) is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
+@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+    echo "$$PYTHON is older than Python 3.11. Name a newer one: make PYTHON=python3.12" >&2; \
     exit 1; }
 endef
 
 $(SITE_VENV)/.installed: docs/requirements.txt
 	$(CHECK_PYTHON)
 	@echo "Setting up $(SITE_VENV) (half a minute)"
-	@"$(PYTHON)" -m venv $(SITE_VENV)
+	@"$$PYTHON" -m venv $(SITE_VENV)
 	@$(SITE_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-compile -r docs/requirements.txt
 	@touch $@
 
@@ -104,7 +112,7 @@ $(SITE_VENV)/.installed: docs/requirements.txt
 $(INSTALLED): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)
 	@echo "Setting up $(VENV) (some minutes, about 2 GB)"
-	@"$(PYTHON)" -m venv $(VENV)
+	@"$$PYTHON" -m venv $(VENV)
 	@if nvidia-smi > /dev/null 2>&1; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi \
 	    > $(VENV)/constraints.txt
 	@$(RUN) pip install --quiet --disable-pip-version-check --constraint $(VENV)/constraints.txt \

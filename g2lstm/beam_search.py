@@ -30,6 +30,8 @@ from g2lstm.subwords import BEGIN, END, PAD, UNKNOWN
 
 # Steps allowed by default, n subwords in the source: few translations are twice as long.
 LENGTH_FACTOR, LENGTH_CONSTANT = 2, 10
+MOST_PENALTY = 10  # a power of the length must stay a number
+USUAL_BEAM = 5  # a wider one has fewer sentences a batch, so that memory does not grow with it
 SHORT = 16  # shorter sentences fill a batch like ones of this length: the softmax is as large
 CUT = torch.finfo(torch.float64).min  # rank of a hypothesis that was cut: below all that ended
 
@@ -72,11 +74,12 @@ def translate(
         sources: subwords of each sentence as the encoder takes them, so with END if it is trained
             with it.
         beam_size: hypotheses kept a sentence; 1 is greedy search.
-        length_penalty: exponent of the steps in the score (authors: 1.0).
+        length_penalty: exponent of the steps in the score, 0 to 10 (authors: 1.0).
         max_length: most steps of a translation, END included; default ``2 * n + 10`` for a sentence
             of n subwords.
         batch_tokens: most source subwords a batch, padding included, where a sentence counts as at
-            least 16; a longer sentence has a batch of its own.
+            least 16; a longer sentence has a batch of its own. Beams wider than 5 get as much
+            less, in proportion.
         allow_unknown: let UNKNOWN be generated. It stands for no text, so by default the best
             subword that does is taken instead. PAD and BEGIN are never generated.
         progress_bar: show one.
@@ -92,7 +95,9 @@ def translate(
     translations: list[Any] = [None] * len(sources)
     search, own = (greedy_search, ()) if beam_size == 1 else (beam_search, (beam_size,))
     with tqdm(total=len(sources), unit="sentence", disable=not progress_bar) as bar:
-        for batch in _batches([len(sentence) for sentence in sources], batch_tokens):
+        width = max(beam_size, USUAL_BEAM)
+        most = batch_tokens * USUAL_BEAM // width
+        for batch in _batches([len(sentence) for sentence in sources], most):
             source = pad([list(sources[i]) for i in batch])
             lengths = torch.tensor([len(sources[i]) for i in batch])
             found = search(model, source, lengths, *own, length_penalty, max_length, allow_unknown)
@@ -325,6 +330,8 @@ def _check(
 ) -> None:
     if not (math.isfinite(length_penalty) and length_penalty >= 0):
         raise ValueError(f"length_penalty must be a finite number >= 0, got {length_penalty!r}")
+    if length_penalty > MOST_PENALTY:
+        raise ValueError(f"length_penalty must be at most {MOST_PENALTY}, got {length_penalty!r}")
     counts |= {"beam_size": beam_size} | ({} if max_length is None else {"max_length": max_length})
     for name, value in counts.items():
         if value < 1:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from g2lstm.files import replacing
+from g2lstm.files import check_regular, replacing
 
 
 class CheckpointError(RuntimeError):
@@ -145,6 +145,52 @@ def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         ) from error
 
 
+def declared(path: Path | str) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """What the header of a safetensors file says: shapes of its tensors, and its metadata.
+
+    No tensor is read. The library compares the header with the size of the file.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read or is no such file.
+    """
+    try:
+        check_regular(path)
+        with safe_open(str(path), framework="pt") as file:
+            names, metadata = file.keys(), file.metadata() or {}
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}, metadata
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or no file of weights ({error}): put back a good copy"
+        ) from error
+
+
+def check_shapes(path: Path | str, shapes: Mapping[str, tuple[int, ...]], model: nn.Module) -> None:
+    """Compare the shapes in a file with those of a model, which may be on the meta device.
+
+    Raises:
+        CheckpointError: they differ; names the first parameter that does.
+    """
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    odd = sorted(n for n in own.keys() | shapes.keys() if own.get(n) != shapes.get(n))
+    if odd:
+        raise CheckpointError(
+            f"{path} holds weights of another model: {odd[0]} is {shapes.get(odd[0])} there, "
+            f"{own.get(odd[0])} here"
+        )
+
+
+def check_weights(path: Path | str, model: nn.Module) -> None:
+    """Compare what a file that `save_checkpoint` wrote declares with a model, reading no weight.
+
+    Raises:
+        CheckpointError: it is missing, no such file, or of another model.
+    """
+    shapes, _ = declared(path)
+    prefix = "model."
+    own = {k.removeprefix(prefix): shape for k, shape in shapes.items() if k.startswith(prefix)}
+    check_shapes(path, own, model)
+
+
 def write_tensors(
     path: Path | str, tensors: dict[str, torch.Tensor], name: str, header: dict[str, Any]
 ) -> None:
@@ -179,6 +225,7 @@ def read_tensors(path: Path | str, name: str) -> tuple[dict[str, torch.Tensor], 
         SafetensorError, LookupError, ValueError, TypeError, AttributeError: it is damaged, or
             something else.
     """
+    check_regular(path)
     open(path, "rb").close()  # safetensors takes what may not be read for missing
     with safe_open(str(path), framework="pt") as file:
         header = json.loads((file.metadata() or {})[name])

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from g2lstm import streams
 from g2lstm.exit_codes import FAILED, INTERRUPTED, WRONG
 
 MODEL = "a run directory with its weights, or the folder of a released or compressed model"
@@ -15,6 +16,7 @@ MODEL = "a run directory with its weights, or the folder of a released or compre
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a sub-command; the exit code: 0, 1 (verification failed), 2 (an error), 130 (Ctrl-C)."""
+    streams.make_ready()
     options = parser().parse_args(arguments)
     try:
         return _run(options)
@@ -22,12 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
         _drop_output()  # whoever read it has gone
         return FAILED
     except KeyboardInterrupt:
-        print("\ng2lstm: stopped", file=sys.stderr)
+        streams.say("stopped", before="\n")  # after the terminal's ^C
         return INTERRUPTED
 
 
 def _run(options: argparse.Namespace) -> int:
     from g2lstm import commands
+    from g2lstm.memory import SMALLER, out_of_memory
 
     try:
         code = getattr(commands, options.command)(options)
@@ -41,8 +44,12 @@ def _run(options: argparse.Namespace) -> int:
             if error.filename is None:
                 _drop_output()
             text = f"{error.filename or 'standard output'}: {error.strerror}"
-        print(f"g2lstm: error: {' '.join(text.split())}", file=sys.stderr)
-        return WRONG
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        text = f"there is not enough memory for this ({error or 'no more could be had'}): {SMALLER}"
+    streams.say(f"error: {' '.join(text.split())}")
+    return WRONG
 
 
 def _drop_output() -> None:
@@ -107,7 +114,7 @@ def _add_models(add: Callable[..., Callable[..., argparse.Action]]) -> None:
         "g2lstm translate models/translation-gumbel < sentences.txt",
     )
     argument("model", metavar="MODEL", help=MODEL)
-    argument("--beam-size", type=_at_least_one, metavar="N", help="(default: the preset's)")
+    argument("--beam-size", type=int, metavar="N", help="1 to 1000 (default: the preset's)")
     argument = add(
         "perplexity",
         "measure the perplexity of a language model on a text, a sentence a line",
@@ -201,12 +208,6 @@ def _add_experiment(
     argument("--preset", default=preset, help=preset_help)
     argument("--corpus", help="name or folder (default: the preset's)")
     argument("--languages", help="of a translation, such as de-en")
-
-
-def _at_least_one(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
-    return int(text)
 
 
 class _Version(argparse.Action):

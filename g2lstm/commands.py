@@ -1,6 +1,7 @@
 """What the sub-commands of `g2lstm` do: from the parsed arguments to the exit code."""
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ from rich.table import Table
 from g2lstm import tuning
 from g2lstm.beam_search import translate as search
 from g2lstm.checkpoint import CheckpointError
-from g2lstm.compression import CompressionError, Round, RoundClip
+from g2lstm.compression import CompressionError, Round, RoundClip, WeightsError
 from g2lstm.corpus_sources import CorpusError, read_lines
 from g2lstm.data_parallel import ProcessesError, joined, rank
 from g2lstm.evaluation import CACHE_RECIPES, evaluate, evaluate_with_cache
@@ -26,14 +27,16 @@ from g2lstm.experiments import command, configure, run_directory
 from g2lstm.gates import GATES
 from g2lstm.listing import METRICS, in_words, list_runs
 from g2lstm.manifest import MANIFEST, write_manifest
+from g2lstm.memory import ResourceError
 from g2lstm.model_folders import ModelError
 from g2lstm.onnx_export import ExportError, export_onnx
 from g2lstm.parameters import ParameterError
 from g2lstm.records import CONFIG, RunError
 from g2lstm.release import release as write_release
 from g2lstm.runs import follow, prepare, train_or_load
-from g2lstm.saved_models import encode_text, open_model, save_compressed
-from g2lstm.subwords import END, UNKNOWN
+from g2lstm.saved_models import encode_sentences, encode_text, open_model, save_compressed
+from g2lstm.settings import MOST, within_bounds
+from g2lstm.streams import input_lines, say
 from g2lstm.training import TrainingDivergedError
 from g2lstm.verification import RESULTS
 from g2lstm.verification import verify as check_results
@@ -41,7 +44,7 @@ from g2lstm.verification import verify as check_results
 # Errors that are about what was asked for, not about this program.
 EXPECTED = (
     ParameterError, RunError, ModelError, CorpusError, CheckpointError, CompressionError,
-    ExportError, TrainingDivergedError, ProcessesError, OSError,
+    ExportError, WeightsError, TrainingDivergedError, ProcessesError, ResourceError, OSError,
 )  # fmt: skip
 
 
@@ -95,25 +98,25 @@ def translate(options: Namespace) -> int:
     saved = open_model(options.model)
     if saved.subwords is None:
         raise ModelError(f"{options.model} is a language model: measure it with g2lstm perplexity")
-    source, target = saved.subwords
-    lines = [line.strip() for line in _standard_input()]
-    encoded = source.encode(lines)
-    unknown = sum(row.count(UNKNOWN) for row in encoded)
-    if unknown:
-        say(f"{unknown} characters were never seen in training; what they stood for is lost")
     settings = saved.configuration.evaluation
-    beam_size = options.beam_size or settings["beam_size"]
-    sentences = [[*row, END] for line, row in zip(lines, encoded, strict=True) if line]
+    beam_size = settings["beam_size"]
+    if options.beam_size is not None:
+        beam_size = within_bounds("--beam-size", options.beam_size, 1, MOST["beam_size"])
+    encoded, remarks = encode_sentences(
+        saved.subwords[0], input_lines(), saved.configuration.data["max_length"]
+    )
+    for remark in remarks:
+        say(remark)
     found = search(
         saved.model,
-        sentences,
+        [row for row in encoded if row],
         beam_size=beam_size,
         length_penalty=settings["length_penalty"],
         progress_bar=sys.stderr.isatty(),
     )
-    texts = iter(target.decode([hypothesis.tokens for hypothesis in found]))
-    for line in lines:  # an empty line stays one, so that lines belong together
-        print(next(texts) if line else "")
+    texts = iter(saved.subwords[1].decode([hypothesis.tokens for hypothesis in found]))
+    for row in encoded:  # an empty line stays one, so that lines belong together
+        print(next(texts) if row else "")
     return OK
 
 
@@ -122,7 +125,7 @@ def perplexity(options: Namespace) -> int:
     if saved.words is None:
         raise ModelError(f"{options.model} is a translation model: use it with g2lstm translate")
     if options.file == "-":
-        name, lines = "standard input", _standard_input()
+        name, lines = "standard input", input_lines()
     else:
         name = options.file
         lines, _ = read_lines(Path(name), "give a text file, or - for standard input")
@@ -133,6 +136,11 @@ def perplexity(options: Namespace) -> int:
         with_cache = f" with the cache pointer ({recipe})"
     else:
         found, with_cache = evaluate(saved.model, tokens), ""
+    if not math.isfinite(found.loss):
+        raise ModelError(
+            f"{options.model} gives the text no probability (a loss of {found.loss}): its training "
+            "has diverged; train it again, with a lower learning_rate or clip"
+        )
     print(
         f"perplexity {found.perplexity:.3f}{with_cache} "
         f"({found.loss:.4f} nats a token over {found.tokens} tokens)"
@@ -263,11 +271,6 @@ def _trained(work: Callable[[], pd.DataFrame]) -> int:
     return OK
 
 
-def say(text: str) -> None:
-    """A remark, on standard error."""
-    print(f"g2lstm: {text}", file=sys.stderr)
-
-
 def _again() -> str:
     return shlex.join(["g2lstm", *sys.argv[1:]])
 
@@ -279,6 +282,8 @@ def _setting(text: str) -> tuple[str, Any]:
         raise ParameterError(f"--set takes name=value, such as epochs=2, got {text!r}")
     try:
         return name, json.loads(value)
+    except RecursionError:
+        raise ParameterError(f"--set {name}=...: its value is nested too deeply") from None
     except ValueError:
         return name, value
 
@@ -294,17 +299,6 @@ def _published() -> list[Path]:
 def _holding(folder: Path, *names: str) -> list[Path]:
     """The folders in a folder that hold one of these at least: what is missing is found too."""
     return sorted({path.parent for name in names for path in folder.glob(f"*/{name}")})
-
-
-def _standard_input() -> list[str]:
-    if sys.stdin.isatty():
-        say("reading from the keyboard; Ctrl-D ends")
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise ModelError(f"standard input is not UTF-8 ({error}): convert it with iconv") from error
-    # Not str.splitlines: it would break lines at Unicode's separators too.
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
 
 
 def _number(value: float | None) -> str:

@@ -21,6 +21,10 @@ class CompressionError(ValueError):
     """There is nothing to compress in the model, or the choice of what to compress is wrong."""
 
 
+class WeightsError(RuntimeError):
+    """Weights are NaN or infinite: nothing that is computed with them means anything."""
+
+
 class Method(Protocol):
     """Turns a block of weights [rows, columns] into another one of the same shape."""
 
@@ -171,13 +175,35 @@ def compress(
     Raises:
         CompressionError: an unknown gate or matrix, nothing chosen or nothing there of what is
             chosen, no LSTM in the model, or one that is factored already.
+        WeightsError: a weight is NaN or infinite.
     """
+    check_finite(type(model).__name__, model.named_parameters())
     compressed = copy.deepcopy(model)
     with torch.no_grad():
         for _, block in _chosen_blocks(compressed, gates, matrices, biases):
             flat = block if block.dim() == 2 else block[None]
             flat.copy_(method(flat.clone()))
     return compressed
+
+
+def check_finite(what: object, weights: Iterable[tuple[str, Tensor]]) -> None:
+    """See that all weights are numbers.
+
+    Args:
+        what: the model, or the file that it was read from, for the message.
+        weights: their names and values.
+
+    Raises:
+        WeightsError: one is NaN or infinite; names it.
+    """
+    for name, weight in weights:
+        odd = weight.numel() - int(torch.isfinite(weight).sum())
+        if odd:
+            raise WeightsError(
+                f"{what}: {odd} of {weight.numel()} weights of {name} are NaN or infinite, because "
+                "the training diverged or the file was changed: train again, with a lower "
+                "learning_rate or clip, or put back a good copy"
+            )
 
 
 def gate_blocks(

@@ -30,7 +30,9 @@ from g2lstm.corpus_sources import (
     fetch,
     read_lines,
 )
+from g2lstm.files import read_text
 from g2lstm.hub import HubText
+from g2lstm.text import prepared
 
 UNKNOWN, END = "<unk>", "<eos>"
 
@@ -95,6 +97,8 @@ class Corpus:
         train, valid, test: 1-D int64 tensors of indices, an `<eos>` after each sentence.
         checksums: sha256 of each split's text (a file's bytes; from the hub, the stripped lines).
         source: the folder the text was read from, or "hub: " and its repository and revision.
+        unseen: of each split, the number of tokens that the training split lacks; they are encoded
+            as `<unk>`. Where the training split has no `<unk>` that one is never trained.
         entropy_floor: nats per token (`<eos>` counted) of the true model on the test split, which
             no other is expected to beat; known for the embedded corpus, else None.
     """
@@ -106,7 +110,13 @@ class Corpus:
     test: torch.Tensor
     checksums: dict[str, str]
     source: str
+    unseen: dict[str, int]
     entropy_floor: float | None = None
+
+    @property
+    def knows_unknown(self) -> bool:
+        """Whether `<unk>` stands in the training split, so that it means something."""
+        return bool((self.train == self.vocabulary.index[UNKNOWN]).any())
 
 
 @dataclass(frozen=True)
@@ -178,7 +188,7 @@ def _checksums(folder: Path) -> dict[str, str | None]:
 
 
 def _floor(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "floor.json").read_text(encoding="utf-8"))["splits"]
+    return json.loads(read_text(folder / "floor.json"))["splits"]
 
 
 def _load_folder(name: str, folder: Path, entropy_floor: float | None = None) -> Corpus:
@@ -200,7 +210,7 @@ def _encode(
     checksums: dict[str, str],
     source: str,
 ) -> Corpus:
-    sentences = {split: [line.split() for line in lines[split]] for split in SPLITS}
+    sentences = {split: [prepared(line).split() for line in lines[split]] for split in SPLITS}
     for split, place in places.items():
         if not any(sentences[split]):
             raise CorpusError(f"{place} is empty: it needs at least one line with a token.")
@@ -211,11 +221,25 @@ def _encode(
                     "loading: remove it from the text."
                 )
     vocabulary = Vocabulary.from_sentences(sentences["train"])
-    encoded = {}
+    encoded, unseen = {}, {}
     for split in SPLITS:
         flat = [token for sentence in sentences[split] for token in (*sentence, END)]
         encoded[split] = torch.tensor(vocabulary.encode(flat), dtype=torch.int64)
-    return Corpus(name, vocabulary, **encoded, checksums=checksums, source=source)
+        unseen[split] = sum(token not in vocabulary.index for token in flat)
+    corpus = Corpus(name, vocabulary, **encoded, checksums=checksums, source=source, unseen=unseen)
+    if any(unseen.values()) and not corpus.knows_unknown:
+        counts = ", ".join(
+            f"{unseen[split]} of {len(encoded[split])} tokens of {split}"
+            for split in SPLITS
+            if unseen[split]
+        )
+        warnings.warn(
+            f"{counts} were never seen in training, in {name} from {source}. They are taken for "
+            f"{UNKNOWN}, which the training text never holds either: what the model says of them "
+            f"means nothing. Put {UNKNOWN} in the place of rare words in all three files.",
+            stacklevel=4,
+        )
+    return corpus
 
 
 def _load_published(name: str) -> Corpus:

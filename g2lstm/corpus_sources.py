@@ -13,43 +13,32 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from g2lstm.files import write_json
+from g2lstm.files import NotAFileError, read_bytes, read_text, remove_stale_parts, write_json
 from g2lstm.hub import HubError, HubText, fetch_columns
+from g2lstm.text import CorpusError, lines_of
 
 SPLITS = ("train", "valid", "test")
 DIGESTS = "sha256.json"  # in a folder of the cache: of each of its files
-
-
-class CorpusError(Exception):
-    """A corpus cannot be loaded; the message names the file or name at fault and the remedy."""
 
 
 def read_lines(path: Path, expected: str) -> tuple[list[str], str]:
     """The lines of a text file and the sha256 of its bytes.
 
     Raises:
-        CorpusError: the file is missing (`expected` says what should be there), cannot be read or
-            is not UTF-8.
+        CorpusError: the file is missing (`expected` says what should be there), cannot be read, is
+            a device or a pipe, or is not UTF-8.
     """
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except FileNotFoundError:
         raise CorpusError(f"{path} is missing: {expected}.") from None
+    except NotAFileError as error:
+        raise CorpusError(str(error)) from None
     except OSError as error:
         raise CorpusError(
             f"cannot read {path}: {error.strerror}. Check its permissions."
         ) from error
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise CorpusError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start} "
-            f"(line {line}). Convert it, for example: iconv -f LATIN1 -t UTF-8."
-        ) from error
-    # Not str.splitlines: it would break lines at Unicode's separators too.
-    lines = text.removeprefix("\ufeff").removesuffix("\n").split("\n")
-    return lines, hashlib.sha256(data).hexdigest()
+    return lines_of(data, path), hashlib.sha256(data).hexdigest()
 
 
 def data_root() -> Path | None:
@@ -98,10 +87,11 @@ def cached(
             f"the embedded corpus has no place: {error} Set G2LSTM_CACHE to a folder that can be "
             "written."
         ) from error
+    remove_stale_parts(folder)
     try:
-        digests = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        digests = json.loads(read_text(folder / DIGESTS))
         intact = all(
-            hashlib.sha256((folder / file).read_bytes()).hexdigest() == (known or digests[file])
+            hashlib.sha256(read_bytes(folder / file)).hexdigest() == (known or digests[file])
             for file, known in checksums(folder).items()
         )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -112,7 +102,7 @@ def cached(
             files = sorted(checksums(folder))
             write_json(
                 folder / DIGESTS,
-                {file: hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in files},
+                {file: hashlib.sha256(read_bytes(folder / file)).hexdigest() for file in files},
             )
         except OSError as error:
             raise CorpusError(

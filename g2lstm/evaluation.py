@@ -39,7 +39,7 @@ class Perplexity:
 
     @property
     def perplexity(self) -> float:
-        return math.exp(self.loss) if self.loss < 700 else math.inf
+        return math.inf if self.loss >= 700 else math.exp(self.loss)  # NaN stays NaN
 
 
 def batchify(tokens: Tensor, batch_size: int) -> Tensor:
@@ -138,8 +138,9 @@ def evaluate_with_cache(
     total, count = 0.0, 0
     keys = values = None
     for hidden, targets in _hidden_states(model, tokens, 1, bptt):
-        hidden, targets = hidden[:, 0].float(), targets[:, 0]  # [n, E], [n]
+        hidden, targets = hidden[:, 0], targets[:, 0]  # [n, E], [n]
         log_probability = model.log_probabilities(hidden)
+        hidden = hidden.float()
         probability = log_probability.gather(1, targets[:, None])[:, 0].double().exp()
         past = 0 if keys is None else len(keys)
         keys = hidden if keys is None else torch.cat([keys, hidden])

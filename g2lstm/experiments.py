@@ -18,6 +18,7 @@ from g2lstm.corpus_sources import existing_folder
 from g2lstm.evaluation import CACHE_RECIPES
 from g2lstm.gates import TemperatureSchedule, check_gate
 from g2lstm.language_model import LanguageModel
+from g2lstm.memory import check_memory, parameter_bytes
 from g2lstm.options import TrainingOptions
 from g2lstm.parallel_corpora import PARALLEL_NAMES
 from g2lstm.parameters import ParameterError
@@ -26,6 +27,8 @@ from g2lstm.settings import (
     MODELS,
     PARTS,
     changed,
+    check_depth,
+    check_hidden_size,
     checked_overrides,
     finite,
     for_corpus,
@@ -94,8 +97,10 @@ def configure(
         languages: source and target of a translation, as in "de-en"; default: the preset's.
 
     Raises:
-        ParameterError: an unknown name, or a value of the wrong kind or out of range; names it.
+        ParameterError: an unknown name, or a value of the wrong kind or out of range, or one
+            without effect; names it.
     """
+    check_depth(locals())
     if task not in TASKS:
         raise ParameterError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     if not isinstance(preset, str) or preset not in PRESETS[task]:
@@ -140,6 +145,7 @@ def configure(
         overrides = checked_overrides(chosen, dict(overrides or {}), task)
         final = changed(chosen, overrides)
         _check_effect(overrides, final.model, gate)
+        check_hidden_size(overrides, final.model, task)
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
             task=task,
@@ -290,7 +296,14 @@ def build_model(
         configuration: made by `configure`.
         sizes: of the vocabulary, or of the source and target vocabularies.
         device: of the parameters.
+
+    Raises:
+        ResourceError: its parameters alone need more memory than there is.
     """
+    if device != "meta":
+        sketch = build_model(configuration, *sizes, device="meta")
+        number = sum(parameter.numel() for parameter in sketch.parameters())
+        check_memory(parameter_bytes(sketch), f"a model of {number:,} parameters", device)
     gate: dict[str, Any] = {"gate": configuration.gate}
     if configuration.temperature is not None:
         gate["temperature"] = configuration.temperature

@@ -1,16 +1,22 @@
-"""Atomic writes: a reader sees the old file or the new one, never half of it."""
+"""Atomic writes, and reads that end.
+
+A reader sees the old file or the new one, never half of it. Devices and pipes are not read.
+"""
 
 import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+PART_SECONDS = 60  # after which a temporary file that nobody wrote to is a killed process's
 
 
 class WriteError(OSError):
@@ -18,6 +24,46 @@ class WriteError(OSError):
 
     What a file held is intact; a folder that cannot be deleted may have lost a part.
     """
+
+
+class NotAFileError(OSError):
+    """What should be read is a device, a pipe or a socket: it may never end."""
+
+
+def check_regular(path: Path | str) -> None:
+    """See that reading ``path`` ends.
+
+    Raises:
+        NotAFileError: it is a device, a pipe or a socket. A folder fails when it is opened.
+        OSError: there is nothing of this name, or it cannot be looked at.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise NotAFileError(
+            f"{path} is a device, a pipe or a socket, which may never end: put what it gives into "
+            "a file"
+        )
+
+
+def read_bytes(path: Path | str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: it is missing, cannot be read or is no file; see `check_regular`.
+    """
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file in UTF-8, with ``\\n`` line ends.
+
+    Raises:
+        OSError: see `read_bytes`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    check_regular(path)
+    return Path(path).read_text(encoding="utf-8")
 
 
 @contextmanager
@@ -49,15 +95,18 @@ def replacing(path: Path | str, size: int | None = None) -> Iterator[Path]:
     except OSError as error:
         if temporary:
             temporary.unlink(missing_ok=True)  # now, so that its room counts as free
-        raise _explained(error, path, size) from error
+        raise explained(error, path, size) from error
     finally:
         if temporary:
             temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Write ``text`` as UTF-8 with ``\\n`` line ends to ``path``, atomically."""
-    data = text.encode("utf-8")
+    """Write ``text`` as UTF-8 with ``\\n`` line ends to ``path``, atomically.
+
+    Half a character, as in a file's name that is no text, is written as an escape.
+    """
+    data = text.encode("utf-8", "backslashreplace")
     with replacing(path, len(data)) as temporary:
         temporary.write_bytes(data)
 
@@ -75,12 +124,32 @@ def read_json(path: Path | str) -> dict[str, Any]:
         ValueError: it holds something else; names it.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error})") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is no JSON object, but of type {type(value).__name__}")
     return value
+
+
+def copy(source: Path | str, target: Path | str) -> None:
+    """Copy a file, atomically; an error names the file that cannot be read or written.
+
+    Raises:
+        WriteError: ``target`` cannot be written.
+        OSError: ``source`` cannot be read.
+    """
+    data = read_bytes(source)
+    with replacing(target, len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+def remove_stale_parts(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder, if it can be written."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > PART_SECONDS:
+                part.unlink()
 
 
 def remove(path: Path | str) -> None:
@@ -102,7 +171,8 @@ def remove(path: Path | str) -> None:
         ) from error
 
 
-def _explained(error: OSError, path: Path, size: int | None) -> WriteError:
+def explained(error: OSError, path: Path, size: int | None = None) -> WriteError:
+    """The error of a write to ``path``, with what to do."""
     if isinstance(error, WriteError):
         return error
     remedy = (

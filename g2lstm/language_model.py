@@ -160,12 +160,16 @@ class LanguageModel(nn.Module):
         return LanguageModelOutput(x, raw, states)
 
     def loss(self, hidden: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-        """Cross-entropy (nats) of ``targets`` [N] given ``hidden`` [N, E]; "mean" or "sum"."""
+        """Cross-entropy (nats) of ``targets`` [N] given ``hidden`` [N, E]; "mean" or "sum".
+
+        Of half-precision scores it is computed in float32.
+        """
         head, tail = self._softmax_parts()
         if tail is None:
-            return cross_entropy(linear(hidden, *head), targets, reduction=reduction)
+            return cross_entropy(_single(linear(hidden, *head)), targets, reduction=reduction)
         rare = targets >= self.cutoff
-        logits, rare_logits = linear(hidden, *head), linear(hidden[rare], *tail, ragged=True)
+        logits = _single(linear(hidden, *head))
+        rare_logits = _single(linear(hidden[rare], *tail, ragged=True))
         total = cross_entropy(logits, targets.clamp(max=self.cutoff), reduction="sum")
         total = total + cross_entropy(rare_logits, targets[rare] - self.cutoff, reduction="sum")
         return total / len(targets) if reduction == "mean" else total
@@ -173,10 +177,10 @@ class LanguageModel(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Log-probabilities of the next word [..., V] from ``hidden`` [..., E]."""
         head, tail = self._softmax_parts()
-        log_head = log_softmax(linear(hidden, *head), -1)
+        log_head = log_softmax(_single(linear(hidden, *head)), -1)
         if tail is None:
             return log_head
-        log_tail = log_softmax(linear(hidden, *tail), -1)
+        log_tail = log_softmax(_single(linear(hidden, *tail)), -1)
         return torch.cat([log_head[..., :-1], log_head[..., -1:] + log_tail], -1)
 
     def _softmax_parts(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor] | None]:
@@ -197,6 +201,11 @@ class LanguageModel(nn.Module):
             mask = dropout(x.new_ones(self.embedding.num_embeddings), self.dropout_words)
             x = x * mask[tokens].unsqueeze(-1)
         return locked_dropout(x, self.dropout_embedding, self.training)
+
+
+def _single(scores: Tensor) -> Tensor:
+    """Scores of half precision in float32: a sum of losses needs more digits."""
+    return scores.float() if scores.element_size() < 4 else scores
 
 
 def locked_dropout(x: Tensor, probability: float, training: bool) -> Tensor:

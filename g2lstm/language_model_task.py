@@ -33,7 +33,7 @@ class LanguageModelTask:
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
         "gates", "gate_modes", "gate_rates", "products", "steps", "recurrence", "lstm",
-        "inspection", "language_model", "corpora", "evaluation", "options", "training",
+        "inspection", "language_model", "text", "corpora", "evaluation", "options", "training",
         "objectives", "data_parallel", "language_model_task",
     )  # fmt: skip
 
@@ -50,6 +50,7 @@ class LanguageModelTask:
                     f"at least {needed} are needed: use a longer text"
                 )
         self.source, self.checksums = self.corpus.source, self.corpus.checksums
+        self.unseen = self.corpus.unseen
         self.determinants = {"entropy_floor": self.corpus.entropy_floor}
         size = len(self.corpus.vocabulary)
         torch.manual_seed(configuration.seed)

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from g2lstm.files import read_text
 from g2lstm.records import CONFIG, DAMAGED, SUMMARY, WEIGHTS, read_record, read_run
 
 METRICS = {
@@ -82,7 +83,7 @@ def _state(directory: Path) -> dict[str, Any]:
     asked = config["training"]["epochs"] + config["training"]["finetune_epochs"]
     if not (directory / SUMMARY).exists():
         metrics = directory / "metrics.jsonl"
-        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.exists() else []
+        lines = read_text(metrics).splitlines() if metrics.exists() else []
         epochs = len([json.loads(line) for line in lines])
         return {"state": "begun", "epochs": epochs, "of_epochs": asked}
     run = read_run(directory)

@@ -116,7 +116,8 @@ class LowRankLSTM(nn.LSTM):
         """The layer with the weights of a trained `torch.nn.LSTM` or `G2LSTM`, which is left alone.
 
         It computes what the layer compressed by `LowRank` computes in evaluation mode. The
-        temperature of a gate that has one there is worked into the weights.
+        temperature of a gate that has one there is worked into the weights. On the meta device it
+        has the sizes alone.
 
         Raises:
             CompressionError: see `LowRankLSTM`; or a layer with projections, or factored already.
@@ -134,6 +135,8 @@ class LowRankLSTM(nn.LSTM):
             hard="" if not hard else "ifo" if binary_output else "if",
             device=weight.device, dtype=weight.dtype,
         ).train(lstm.training)  # fmt: skip
+        if weight.is_meta:
+            return compact  # sizes alone
         with torch.no_grad():
             for name, target in compact.named_parameters():
                 part, _, suffix = name.partition("_")

@@ -20,7 +20,7 @@ from g2lstm.experiments import (
     command,
     configure,
 )
-from g2lstm.files import write_json
+from g2lstm.files import read_text, write_json
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
 from g2lstm.records import MEASUREMENTS, Run, RunError
@@ -212,7 +212,7 @@ def _plain(value: Any) -> Any:
 def _read(path: Path) -> dict[str, Any] | None:
     """The record in a file; None where there is none, or half of one."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_text(path))
         return record if {"settings", "fingerprint", "code", "result"} <= record.keys() else None
     except (OSError, ValueError, AttributeError):
         return None

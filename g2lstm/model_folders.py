@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from g2lstm.files import read_json
+from g2lstm.files import FULL, explained, read_json
 from g2lstm.manifest import MANIFEST
 from g2lstm.records import CONFIG
 
@@ -21,6 +21,7 @@ def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
 
     Raises:
         ModelError: ``out`` is there, and ``force`` is not set or it holds no model.
+        WriteError: the disk is full.
     """
     out = Path(out)
     if out.exists() or out.is_symlink():
@@ -33,7 +34,12 @@ def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         folder = Path(scratch) / "new"
         folder.mkdir()
-        yield folder
+        try:
+            yield folder
+        except OSError as error:
+            if error.errno in FULL:  # whatever file was copied there
+                raise explained(error, out) from error
+            raise
         old = Path(scratch) / "old"
         if out.exists():
             out.rename(old)

@@ -70,6 +70,11 @@ class TrainingOptions:
         self._check_not_negative("finetune_epochs", "weight_decay", "nonmono", "patience")
         self._check_below_one("warmup")
 
+    @property
+    def step_tokens(self) -> int:
+        """Most tokens of a step, or a usual number."""
+        raise NotImplementedError
+
     def _check_at_least_one(self, *names: str) -> None:
         for name in names:
             if getattr(self, name) < 1:
@@ -110,6 +115,10 @@ class LanguageModelOptions(TrainingOptions):
         self._check_at_least_one("batch_size", "bptt", "eval_batch_size")
         self._check_not_negative("alpha", "beta")
 
+    @property
+    def step_tokens(self) -> int:
+        return self.batch_size * self.bptt
+
 
 @dataclass(frozen=True)
 class TranslationOptions(TrainingOptions):
@@ -137,3 +146,7 @@ class TranslationOptions(TrainingOptions):
         self._check_at_least_one("batch_tokens")
         self._check_not_negative("batch_sentences")
         self._check_below_one("label_smoothing")
+
+    @property
+    def step_tokens(self) -> int:
+        return self.batch_tokens

@@ -5,8 +5,10 @@ their table and a code a weight of ceil(log2(number of values)) bits. That loses
 loaded equals what was saved, bit for bit. What is left is float32 or, on demand, int8.
 """
 
+import json
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from g2lstm.checkpoint import CheckpointError, read_tensors, write_tensors
-from g2lstm.compression import Integers, bits_per_weight
+from g2lstm.checkpoint import (
+    CheckpointError,
+    check_shapes,
+    declared,
+    read_tensors,
+    write_tensors,
+)
+from g2lstm.compression import Integers, bits_per_weight, check_finite
 from g2lstm.low_rank_lstm import LowRankLSTM
 
 RESTS = ("float32", "int8")
@@ -50,10 +58,12 @@ def save_packed(model: nn.Module, path: Path | str, rest: str = "float32") -> No
 
     Raises:
         ValueError: ``rest`` is neither.
+        WeightsError: a weight is NaN or infinite.
         WriteError: the file cannot be written; ``path`` is as it was.
     """
     if rest not in RESTS:
         raise ValueError(f"rest must be one of {', '.join(RESTS)}, got {rest!r}")
+    check_finite(type(model).__name__, model.named_parameters())
     tensors: dict[str, Tensor] = {}
     header: dict[str, Any] = {}
     seen: dict[int, str] = {}
@@ -79,8 +89,8 @@ def load_packed(path: Path | str, model: nn.Module) -> None:
     """Load what `save_packed` wrote into a model of the same architecture.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another model; the model is then left
-            as it was.
+        CheckpointError: the file is missing, damaged, or of another model.
+        WeightsError: a weight is NaN or infinite. The model is left as it was in either case.
     """
     try:
         tensors, header = read_tensors(path, "g2lstm_packed")
@@ -99,15 +109,39 @@ def load_packed(path: Path | str, model: nn.Module) -> None:
         OSError, SafetensorError, LookupError, ValueError, RuntimeError, AttributeError, TypeError,
     ) as error:  # fmt: skip
         raise CheckpointError(f"{path} holds no packed weights: {error}") from error
-    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    other = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if own != other:
-        odd = sorted(n for n in own.keys() | other.keys() if own.get(n) != other.get(n))
-        raise CheckpointError(
-            f"{path} holds packed weights of another model: {odd[0]} is {other.get(odd[0])} there, "
-            f"{own.get(odd[0])} here"
-        )
+    check_shapes(path, {name: tuple(tensor.shape) for name, tensor in state.items()}, model)
+    check_finite(path, ((name, state[name]) for name, _ in model.named_parameters()))
     model.load_state_dict(state)
+
+
+def check_packed(path: Path | str, model: nn.Module) -> None:
+    """Compare what a file that `save_packed` wrote declares with a model, reading no weight.
+
+    Args:
+        path: of the file.
+        model: of any device, the meta device too.
+
+    Raises:
+        CheckpointError: it is missing, no such file, or of another model.
+    """
+    shapes, metadata = declared(path)
+    try:
+        header = json.loads(metadata["g2lstm_packed"])
+        header.pop("sha256", None)
+        whole = {
+            name: _whole_shape(
+                [
+                    tuple(about.get("shape", shapes[f"{name}/{index}"]))
+                    for index, about in enumerate(entry["blocks"])
+                ]
+            )
+            for name, entry in header.items()
+            if "same" not in entry
+        }
+        whole |= {name: whole[e["same"]] for name, e in header.items() if "same" in e}
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} holds no packed weights: {error}") from error
+    check_shapes(path, whole, model)
 
 
 def disk_bytes(model: nn.Module, rest: str = "float32") -> int:
@@ -185,15 +219,28 @@ def _stored(block: Tensor, rest: str) -> tuple[dict[str, Any], dict[str, Tensor]
     return {}, {"": block}
 
 
+def _whole_shape(blocks: list[tuple[int, ...]]) -> tuple[int, ...]:
+    return blocks[0] if len(blocks) == 1 else (sum(b[0] for b in blocks), *blocks[0][1:])
+
+
 def _joined(blocks: list[Tensor]) -> Tensor:
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks)  # a number cannot be concatenated
 
 
-def _restored(about: Mapping[str, Any], tensor) -> Tensor:
+def _restored(about: Mapping[str, Any], tensor: Callable[[str], Tensor]) -> Tensor:
+    """A block from what holds it; what it declares is compared with that first."""
     if "bits" in about:
-        shape = about["shape"]
-        codes = unpack_bits(tensor("").numpy(), about["bits"], int(np.prod(shape)))
-        return tensor(".values")[torch.from_numpy(codes).long()].view(shape)
+        packed, values, bits, shape = tensor(""), tensor(".values"), about["bits"], about["shape"]
+        count = math.prod(shape)
+        if bits not in range(MOST_BITS + 1) or packed.shape != (-(-count * bits // 8),):
+            raise ValueError(f"{len(packed)} bytes are not {shape} codes of {bits} bits")
+        if values.dim() != 1:
+            raise ValueError(f"a table of values has the shape {tuple(values.shape)}")
+        codes = unpack_bits(packed.numpy(), bits, count)
+        return values[torch.from_numpy(codes).long()].view(shape)
     if "int8" in about:
-        return tensor("").to(tensor(".step").dtype) * tensor(".step")
+        codes, step = tensor(""), tensor(".step")
+        if step.shape != (*codes.shape[:-1], 1):
+            raise ValueError(f"steps {tuple(step.shape)} for codes {tuple(codes.shape)}")
+        return codes.to(step.dtype) * step
     return tensor("")

@@ -27,7 +27,9 @@ from g2lstm.corpus_sources import (
     fetch,
     read_lines,
 )
+from g2lstm.files import read_text
 from g2lstm.hub import HubText
+from g2lstm.text import prepared
 
 STEMS = {  # of files, the usual one first
     "train": ("train", "train_subset"),
@@ -217,7 +219,7 @@ def _local_folder(name: str) -> Path | None:
 
 def _checksums(folder: Path) -> dict[str, str]:
     """Of the files in the cache; there once `write_corpus` came to its end."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads(read_text(folder / "manifest.json"))
     return {k: v for split in SPLITS for k, v in manifest["splits"][split]["sha256"].items()}
 
 
@@ -280,7 +282,7 @@ def _select(split: str, sides: list[_Side], max_length: int) -> tuple[Pairs, dic
         )
     full, short = [], []
     for pair in zip(source.lines, target.lines, strict=True):
-        a, b = (" ".join(sentence.split()) for sentence in pair)
+        a, b = map(prepared, pair)
         if a and b:
             full.append((a, b))
             if max(a.count(" "), b.count(" ")) < max_length:

@@ -25,7 +25,7 @@ from g2lstm.analysis import (
 )
 from g2lstm.case_study import ALIGNMENT
 from g2lstm.experiments import arguments_of, configure
-from g2lstm.files import read_json
+from g2lstm.files import read_json, read_text
 from g2lstm.gate_profile import GATE_PROFILE
 from g2lstm.gate_tables import (
     contrasts_frame,
@@ -124,7 +124,7 @@ def table_differences(path: Path, frame: pd.DataFrame) -> list[str]:
         save_table(frame, Path(scratch) / "table", {})
         found = []
         for suffix, cells in ((".csv", _csv_cells), (".md", _markdown_cells)):
-            stored = Path(f"{path}{suffix}").read_text(encoding="utf-8")
+            stored = read_text(f"{path}{suffix}")
             made = (Path(scratch) / f"table{suffix}").read_text(encoding="utf-8")
             found += [f"{name}{suffix}: {d}" for d in cell_differences(cells(stored), cells(made))]
     return found
@@ -146,7 +146,7 @@ def report_differences(folder: Path, runs: Runs) -> list[str]:
         studies[0].example.preset, studies, evidence, claims["provenance"], folder
     )
     found = _json_differences(claims, json.loads(json.dumps(made)), "claims.json")
-    stored = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    stored = read_text(folder / "report.md").splitlines()
     for number, (ours, theirs) in enumerate(zip(text.splitlines(), stored, strict=False), start=1):
         if ours != theirs and cell_differences([_cells(theirs)], [_cells(ours)]):
             found.append(f"report.md: line {number} reads {theirs!r}, the records give {ours!r}")

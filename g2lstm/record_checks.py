@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from g2lstm.experiments import arguments_of, changed_settings, configure, run_directory
-from g2lstm.files import read_json
+from g2lstm.files import read_bytes, read_json, read_text
 from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
 from g2lstm.scoring import bleu_from_statistics
 from g2lstm.trials import trial_place
@@ -195,13 +195,13 @@ def figure_problems(path: Path, runs: Mapping[str, Run]) -> list[str]:
         return problems
     record = read_json(f"{path}.provenance.json")
     problems = [f"its provenance {problem}" for problem in provenance_problems(record, runs)]
-    content = Path(f"{path}.png").read_bytes()
+    content = read_bytes(f"{path}.png")
     start = content.find(PNG_TEXT)
     length = int.from_bytes(content[start - 4 : start], "big")
     text = content[start + len(PNG_TEXT) : start + 4 + length] if start > 0 else b"null"
     if json.loads(text) != record:
         problems.append("the PNG carries another provenance than its .provenance.json")
-    if not Path(f"{path}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>"):
+    if not read_text(f"{path}.svg").rstrip().endswith("</svg>"):
         problems.append("the SVG is cut off")
     return problems
 

@@ -15,7 +15,7 @@ from g2lstm.experiments import (
     configure,
     run_directory,
 )
-from g2lstm.files import write_text
+from g2lstm.files import read_text, write_text
 from g2lstm.gates import GATES
 from g2lstm.settings import cache_recipe, made_with
 
@@ -90,7 +90,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_text(path))
     except FileNotFoundError as error:
         raise RunError(
             f"{path.parent} holds no finished run: {path.name} is missing; run the experiment again"
@@ -223,4 +223,4 @@ def copy_records(runs: Iterable[Run], results: Path) -> None:
         names = [BLEU_STATISTICS] if run.config["task"] == "translation" else []
         names += [f"{MEASUREMENTS}/{p.name}" for p in run.directory.glob(f"{MEASUREMENTS}/*.json")]
         for name in (*RECORDS, *names):
-            write_text(target / name, (run.directory / name).read_text(encoding="utf-8"))
+            write_text(target / name, read_text(run.directory / name))

@@ -1,12 +1,12 @@
 """Release of a trained model: a folder with weights, vocabulary, records and a model card."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from g2lstm.experiments import command
+from g2lstm.files import copy, write_text
 from g2lstm.manifest import listed_files, write_manifest
 from g2lstm.model_folders import ModelError, new_folder
 from g2lstm.plots import GATE_LABELS
@@ -80,10 +80,10 @@ def release(directory: Path | str, out: Path | str, force: bool = False) -> dict
     saved = open_model(directory, device="cpu")
     with new_folder(out, force) as folder:
         for name in (CONFIG, PROVENANCE, SUMMARY, WEIGHTS):
-            shutil.copyfile(run.directory / name, folder / name)
+            copy(run.directory / name, folder / name)
         save_vocabulary(saved, folder)
         weights = listed_files(folder)[WEIGHTS]
-        (folder / CARD).write_text(card(run, saved, str(out), weights), encoding="utf-8")
+        write_text(folder / CARD, card(run, saved, str(out), weights))
         write_manifest(folder)
     return {"metrics": stated(run), **weights}
 

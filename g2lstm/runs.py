@@ -20,6 +20,8 @@ import fcntl
 import hashlib
 import io
 import json
+import math
+import os
 import shutil
 import tempfile
 import time
@@ -38,6 +40,7 @@ from g2lstm.experiments import Configuration, command, run_directory
 from g2lstm.files import remove, write_json
 from g2lstm.gates import TemperatureSchedule
 from g2lstm.language_model_task import LanguageModelTask
+from g2lstm.memory import ResourceError, check_memory, parameter_bytes
 from g2lstm.provenance import code_checksum, provenance
 from g2lstm.records import (
     RECORDS,
@@ -58,6 +61,7 @@ class Task(Protocol):
         corpus: the data.
         source: where it came from: a folder, or "hub: ..." and a repository.
         checksums: of its files.
+        unseen: how many tokens of each split the training text lacks.
         determinants: what else decides the outcome of a run (JSON values).
         modules: those of the package whose source decides the outcome.
         model: initialised from the configuration's seed.
@@ -67,6 +71,7 @@ class Task(Protocol):
     corpus: Any
     source: str
     checksums: dict[str, str]
+    unseen: dict[str, int]
     determinants: dict[str, Any]
     modules: tuple[str, ...]
     model: nn.Module
@@ -80,6 +85,7 @@ class Task(Protocol):
 
 
 TASKS = {"language-model": LanguageModelTask, "translation": TranslationTask}
+THREADS_A_PROCESSOR = 8  # at most; more only take time from each other
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,16 @@ def prepare(configuration: Configuration, device: str | None = None) -> Experime
     Raises:
         CorpusError: the corpus cannot be loaded.
         RunError: a split is too short for a batch, or to be measured.
+        ResourceError: the model does not fit into memory, or there are far more threads than
+            processors.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    processors = os.cpu_count() or 1
+    if configuration.threads > THREADS_A_PROCESSOR * processors:
+        raise ResourceError(
+            f"threads={configuration.threads} on a machine of {processors} processors: set threads "
+            f"to at most {THREADS_A_PROCESSOR * processors}, {THREADS_A_PROCESSOR} a processor"
+        )
     torch.set_num_threads(configuration.threads)
     # Vanishing probabilities and gradients would be denormal numbers, which are ten times slower.
     torch.set_flush_denormal(True)
@@ -216,11 +230,19 @@ def _train(
     progress_bar: bool,
     probe: Callable[[], dict[str, float]] | None = None,
 ) -> list[dict[str, Any]]:
-    configuration = experiment.configuration
+    configuration, objective = experiment.configuration, experiment.task.objective
+    options = configuration.training
+    # Weights are there; gradients, the optimiser's state and the last layer's output come.
+    states = 2 if options.optimizer == "adamw" else 0
+    tokens = min(objective.epoch_tokens, options.step_tokens) // configuration.processes
+    words = getattr(experiment.model, "cutoff", 0) or round(math.exp(objective.guessing))
+    device = next(experiment.model.parameters()).device
+    needed = (1 + states) * parameter_bytes(experiment.model) + 4 * tokens * words
+    check_memory(needed, f"training, with steps of {tokens:,} tokens,", device)
     return train(
         experiment.model,
-        experiment.task.objective,
-        configuration.training,
+        objective,
+        options,
         directory,
         seed=configuration.seed,
         schedule=_schedule(configuration),
@@ -263,7 +285,11 @@ def _make_ready(experiment: Experiment) -> None:
             remove(directory / name)
     source = experiment.task.source
     source = source if source.startswith("hub:") else "local files"
-    data = {"source": source, "sha256": experiment.task.checksums}
+    data = {
+        "source": source,
+        "sha256": experiment.task.checksums,
+        "unseen": experiment.task.unseen,
+    }
     record = provenance(command(configuration), seed=configuration.seed, data=data)
     write_json(directory / "provenance.json", record)
     config = asdict(configuration) | {"fingerprint": experiment.fingerprint}

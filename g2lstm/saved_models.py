@@ -13,7 +13,6 @@ Such a folder (a released model, or what `save_compressed` writes) needs no corp
 A run directory of a language model has no vocabulary: that comes from its corpus.
 """
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,29 @@ import pandas as pd
 import torch
 from torch import nn
 
-from g2lstm.checkpoint import CheckpointError
-from g2lstm.compression import Method, compress
+from g2lstm.checkpoint import CheckpointError, check_weights
+from g2lstm.compression import Method, WeightsError, compress
 from g2lstm.corpora import END, UNKNOWN, Vocabulary, load_corpus
 from g2lstm.experiments import Configuration, arguments_of, build_model, configure
-from g2lstm.files import write_json
+from g2lstm.files import copy, write_json
 from g2lstm.low_rank_lstm import factorise
 from g2lstm.manifest import write_manifest
+from g2lstm.memory import check_memory, parameter_bytes
 from g2lstm.model_folders import ModelError, describing, new_folder, read_part
-from g2lstm.packing import compression_report, load_packed, save_packed
+from g2lstm.packing import check_packed, compression_report, load_packed, save_packed
 from g2lstm.records import CONFIG, PROVENANCE, SOURCE_SUBWORDS, TARGET_SUBWORDS, WEIGHTS
 from g2lstm.robustness import PAPER_MATRICES, describe
+from g2lstm.subwords import END as SENTENCE_END
+from g2lstm.subwords import UNKNOWN as SUBWORD_UNKNOWN
 from g2lstm.subwords import Subwords
+from g2lstm.text import prepared, words_of
 from g2lstm.training import load_best
 
 COMPRESSION, VOCABULARY = "compression.json", "vocabulary.json"
 VOCABULARY_FORMAT = "g2lstm vocabulary 1"
+LONGEST = 10  # subwords of a sentence, in the most words of one in training
+FAR = 0.2  # share of words never seen in training from which on a text is another kind of text
+SHOWN = 5  # words named in a remark
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,8 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
         ModelError: there is no model in it, or its files describe none; says what is wrong.
         CorpusError: a run's corpus cannot be loaded.
         CheckpointError: the weights are damaged or of another model.
+        WeightsError: a weight is NaN or infinite.
+        ResourceError: there is not enough memory for the model.
     """
     directory = Path(directory)
     config = read_part(directory, CONFIG)
@@ -102,8 +110,9 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
         sizes = (len(words.vocabulary),)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     with describing(directory / CONFIG, "model"):
-        model = build_model(configuration, *sizes, device=device)
-    if (directory / COMPRESSION).exists():
+        model = build_model(configuration, *sizes, device="meta")  # takes no memory
+    compressed = (directory / COMPRESSION).exists()
+    if compressed:
         how = read_part(directory, COMPRESSION)
         with describing(directory / COMPRESSION, "compressed model"):
             if "evaluation_gate" in how:
@@ -114,9 +123,15 @@ def open_model(directory: Path | str, device: str | None = None) -> SavedModel:
                 model = factorise(
                     model, how["rank"], how["matrices"], how.get("gates", "input-forget")
                 )
+        check_packed(directory / WEIGHTS, model)
+    else:
+        check_weights(directory / WEIGHTS, model)
+    check_memory(parameter_bytes(model), f"the model in {directory}", device)
+    model.to_empty(device=device)
+    if compressed:
         load_packed(directory / WEIGHTS, model)
     else:
-        with describing(directory / WEIGHTS, "trained model", but=CheckpointError):
+        with describing(directory / WEIGHTS, "trained model", but=(CheckpointError, WeightsError)):
             load_best(directory / WEIGHTS, model)
             _temperature(model.temperature)
     return SavedModel(directory, configuration, model.eval(), words, subwords)
@@ -136,7 +151,7 @@ def encode_text(words: Words, lines: list[str], name: str) -> tuple[torch.Tensor
     """
     tokens, unknown = [], 0
     for number, line in enumerate(lines, start=1):
-        for word in line.split():
+        for word in prepared(line).split():
             if word == END:
                 raise ModelError(f"line {number} of {name} holds {END}, which every line gets")
             if word in words.vocabulary.index and (word != UNKNOWN or words.knows_unknown):
@@ -149,10 +164,65 @@ def encode_text(words: Words, lines: list[str], name: str) -> tuple[torch.Tensor
                     "around punctuation marks, or take another word"
                 )
             unknown += 1
-        tokens += [*line.split(), END]
+        tokens += [*prepared(line).split(), END]
     if len(tokens) < 2:
         raise ModelError(f"{name} is empty: there is nothing to predict")
     return torch.tensor(words.vocabulary.encode(tokens), dtype=torch.int64), unknown
+
+
+def encode_sentences(
+    subwords: Subwords, lines: list[str], most_words: int
+) -> tuple[list[list[int]], list[str]]:
+    """Subwords of each sentence with its end mark, none of an empty one, and remarks on the text.
+
+    Args:
+        subwords: of the source language.
+        lines: a sentence each; white space counts as in training.
+        most_words: of a sentence in training.
+
+    Returns:
+        The subwords; and in words, what of the text the model was never trained on.
+
+    Raises:
+        ModelError: a sentence has more than ``LONGEST * most_words`` subwords; names its line.
+    """
+    rows = [[*row, SENTENCE_END] if row else [] for row in subwords.encode(lines)]
+    long = []
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
+        if len(row) > LONGEST * most_words:
+            raise ModelError(
+                f"line {number} of the text is a sentence of {len(row)} subwords: the model was "
+                f"trained on at most {most_words} words, and takes {LONGEST * most_words} subwords "
+                "at most; put each sentence on a line of its own"
+            )
+        if len(line.split()) > most_words:
+            long.append(number)
+    remarks = []
+    if long:
+        others = f" and {len(long) - 1} others" if long[1:] else ""
+        remarks.append(
+            f"more than {most_words} words, the most of a sentence in training, on line {long[0]}"
+            f"{others}: that takes long, and the translation means little"
+        )
+    if characters := sum(row.count(SUBWORD_UNKNOWN) for row in rows):
+        remarks.append(
+            f"{characters} characters were never seen in training; what they stood for is lost"
+        )
+    unseen = [word for line in lines for word in subwords.unseen_words(line)]
+    if unseen:
+        share = len(unseen) / sum(len(words_of(line)) for line in lines)
+        shown = ", ".join(list(dict.fromkeys(unseen))[:SHOWN])
+        remarks.append(
+            f"{len(unseen)} words, {share:.0%} of the text, were never seen in training, such as "
+            f"{shown}: "
+            + (
+                "the text is far from what the model was trained on, and its translation means "
+                "little"
+                if share > FAR
+                else "their translations are guesses"
+            )
+        )
+    return rows, remarks
 
 
 def save_compressed(
@@ -201,7 +271,7 @@ def save_compressed(
     how += ["all other matrices int8"] if int8 else []
     with new_folder(out, force) as folder:
         for name in (CONFIG, PROVENANCE):
-            shutil.copy(saved.directory / name, folder / name)
+            copy(saved.directory / name, folder / name)
         save_vocabulary(saved, folder)
         save_packed(model, folder / WEIGHTS, rest)
         report = compression_report({"as it was": saved.model, ", ".join(how): model})
@@ -264,8 +334,7 @@ def _words(directory: Path, configuration: Configuration) -> Words:
             f"{directory} was trained on another text than {corpus.source} holds now, so its "
             "vocabulary is not known: run it again, or bring the text back"
         )
-    seen = bool((corpus.train == corpus.vocabulary.index[UNKNOWN]).any())
-    return Words(corpus.vocabulary, seen)
+    return Words(corpus.vocabulary, corpus.knows_unknown)
 
 
 def _subwords(path: Path) -> Subwords:

@@ -17,7 +17,7 @@ MODELS = {"language-model": LanguageModel, "translation": TranslationModel}
 MOST = {
     "num_layers": 100, "encoder_layers": 100, "decoder_layers": 100, "beam_size": 1000,
     "hidden_size": 10**6, "embedding_size": 10**6, "merges": 10**6, "threads": 1024,
-    "processes": 1024,
+    "processes": 1024, "length_penalty": 10,
 }  # fmt: skip
 MOST_OF_ALL = 10**9
 # What a model gets from elsewhere than the preset.
@@ -76,12 +76,9 @@ def checked_overrides(preset: Preset, overrides: dict[str, Any], task: str) -> d
             close = hint(str(name), examples)
             raise ParameterError(f"unknown override {name!r}{close} Known: {', '.join(examples)}")
         checked[name] = _of_kind(name, value, examples[name])
-        most = MOST.get(name, MOST_OF_ALL)
-        if isinstance(checked[name], int) and checked[name] > most:
-            raise ParameterError(f"{name} must be at most {most}, got {value!r}")
-    for name in _COUNTS:
-        if checked.get(name, 1) < 1:
-            raise ParameterError(f"{name} must be at least 1, got {checked[name]!r}")
+        if name in MOST or isinstance(checked[name], int):
+            least = 1 if name in _COUNTS else -math.inf
+            within_bounds(name, checked[name], least, MOST.get(name, MOST_OF_ALL))
     now = examples | preset.model
     return {name: value for name, value in checked.items() if value != now[name]}
 
@@ -114,12 +111,56 @@ def training_defaults(task: str) -> dict[str, Any]:
     return {option.name: option.default for option in fields(options)}
 
 
+def check_depth(values: Mapping[str, Any]) -> None:
+    """Refuse values that are nested too deeply to be shown in a message.
+
+    Raises:
+        ParameterError: names the value.
+    """
+    for name, value in values.items():
+        try:
+            repr(value)
+        except RecursionError:
+            raise ParameterError(f"{name} is nested too deeply: give a plain value") from None
+
+
+def check_hidden_size(overrides: Mapping[str, Any], model: Mapping[str, Any], task: str) -> None:
+    """Refuse a ``hidden_size`` that no layer has: see `LanguageModel`.
+
+    Raises:
+        ParameterError: there is one layer, and its softmax is tied.
+    """
+    model = model_defaults(task) | dict(model)
+    if "hidden_size" in overrides and model.get("num_layers") == 1 and model["tie_weights"]:
+        raise ParameterError(
+            f"hidden_size={overrides['hidden_size']!r} has no effect with num_layers=1 and "
+            "tie_weights=True, for the last layer has embedding_size units: set embedding_size, "
+            "or num_layers=2, or tie_weights=False"
+        )
+
+
+def within_bounds(name: str, value: float, least: float, most: float) -> float:
+    """``value``, if it is neither too small nor too large.
+
+    Raises:
+        ParameterError: it is; names it.
+    """
+    if value < least:
+        raise ParameterError(f"{name} must be at least {least}, got {value!r}")
+    if value > most:
+        raise ParameterError(f"{name} must be at most {most}, got {value!r}")
+    return value
+
+
 def finite(name: str, value: Any) -> float:
-    """``value`` as a finite float.
+    """``value`` as a finite float; text that is a number counts as one.
+
+    YAML, and so papermill, takes 1e-06 for text.
 
     Raises:
         ParameterError: it is none.
     """
+    value = _number(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ParameterError(f"{name} must be a number, got {value!r}")
     try:
@@ -132,12 +173,21 @@ def finite(name: str, value: Any) -> float:
 
 
 def _of_kind(name: str, value: Any, example: Any) -> Any:
-    """``value`` if it is of the type of ``example`` (an int passes for a float)."""
-    if isinstance(example, float) and isinstance(value, str):
-        with suppress(ValueError):
-            value = float(value)  # YAML, and so papermill, takes 1e-06 for text
+    """``value`` if it is of the type of ``example`` (an int passes for a float, see `finite`)."""
+    value = _number(value) if isinstance(example, float) else value
     kinds = (int, float) if isinstance(example, float) else (type(example),)
     wrong_bool = isinstance(value, bool) and not isinstance(example, bool)
     if wrong_bool or not isinstance(value, kinds):
-        raise ParameterError(f"{name} must be of type {type(example).__name__}, got {value!r}")
+        whole = _number(value)
+        remedy = f": write {whole:.0f}" if kinds == (int,) and isinstance(whole, float) else ""
+        raise ParameterError(
+            f"{name} must be of type {type(example).__name__}, got {value!r}{remedy}"
+        )
     return finite(name, value) if isinstance(example, float) else value
+
+
+def _number(value: Any) -> Any:
+    """Text that is a number as a float, anything else as it is."""
+    with suppress(ValueError):
+        return float(value) if isinstance(value, str) else value
+    return value

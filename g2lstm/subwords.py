@@ -1,8 +1,8 @@
 """Subwords: byte-pair encoding (Sennrich et al., 2016), learnt by `tokenizers`.
 
-Text is taken as it is, but for Unicode's NFC form: the space before a word is the first character
-of its piece, so the pieces put together are the text again. Merges stay within a word or an escape
-such as `&apos;`, and every other punctuation mark is a piece of its own.
+Text is taken as `text.prepared` leaves it, in Unicode's NFC form: the space before a word is the
+first character of its piece, so the pieces put together are that text again. Merges stay within a
+word or an escape such as `&apos;`, and every other punctuation mark is a piece of its own.
 
 Environment variables:
     TOKENIZERS_PARALLELISM: "false" unless set, for several threads at work here and a fork later
@@ -18,7 +18,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from g2lstm.files import write_json
+from g2lstm.files import read_text, write_json
+from g2lstm.text import prepared, words_of
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 SPECIALS = ("<pad>", "<unk>", "<s>", "</s>")
@@ -35,14 +36,21 @@ class Subwords:
     Args:
         pieces: `SPECIALS`, then characters and what merges make of them, all different.
         merges: pairs of pieces, in the order in which they are joined.
+        words: of the text they were learnt from (see `text.words_of`), where they are known.
 
     Raises:
         ValueError: the specials do not come first, a piece appears twice, or a merge is none.
     """
 
-    def __init__(self, pieces: Sequence[str], merges: Sequence[Sequence[str]]):
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        merges: Sequence[Sequence[str]],
+        words: Iterable[str] | None = None,
+    ):
         self.pieces = list(pieces)
         self.merges = [(left, right) for left, right in merges]
+        self.words = None if words is None else frozenset(words)
         index = {piece: i for i, piece in enumerate(self.pieces)}
         if tuple(self.pieces[: len(SPECIALS)]) != SPECIALS:
             raise ValueError(f"subwords start with {' '.join(SPECIALS)}: {self.pieces[:4]}")
@@ -60,10 +68,20 @@ class Subwords:
         return len(self.pieces)
 
     def encode(self, sentences: Sequence[str]) -> list[list[int]]:
-        """Indices of each sentence's pieces, `UNKNOWN` for a character not met in training."""
+        """Indices of each sentence's pieces, `UNKNOWN` for a character not met in training.
+
+        White space counts as in training, see `text.prepared`.
+
+        Raises:
+            ValueError: a sentence holds half a character (a lone surrogate).
+        """
         if isinstance(sentences, str):
             raise TypeError(f"encode takes a list of sentences, got the string {sentences!r}")
-        batch = self._tokenizer.encode_batch(list(sentences), add_special_tokens=False)
+        texts = [prepared(sentence) for sentence in sentences]
+        for text in texts:
+            if not _is_text(text):
+                raise ValueError(f"the sentence {text!r} holds a lone surrogate, half a character")
+        batch = self._tokenizer.encode_batch(texts, add_special_tokens=False)
         return [encoding.ids for encoding in batch]
 
     def decode(self, indices: Iterable[Sequence[int]]) -> list[str]:
@@ -71,6 +89,10 @@ class Subwords:
         return [
             "".join(self.pieces[i] for i in row if i > END).removeprefix(" ") for row in indices
         ]
+
+    def unseen_words(self, sentence: str) -> list[str]:
+        """The words of a sentence that the training text lacks; none where that is not known."""
+        return [] if self.words is None else [w for w in words_of(sentence) if w not in self.words]
 
     def tokens(self, sentence: str) -> list[str]:
         """The pieces of a sentence for people to read: a space is shown as `▁`."""
@@ -82,7 +104,10 @@ class Subwords:
 
     def save(self, path: Path | str) -> None:
         """Write one JSON file, atomically."""
-        write_json(path, {"format": FORMAT, "pieces": self.pieces, "merges": self.merges})
+        content = {"format": FORMAT, "pieces": self.pieces, "merges": self.merges}
+        if self.words is not None:
+            content["words"] = sorted(self.words)
+        write_json(path, content)
 
     @classmethod
     def load(cls, path: Path | str) -> "Subwords":
@@ -93,11 +118,15 @@ class Subwords:
             ValueError: the file holds something else.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = json.loads(read_text(path))
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
-            return cls(content["pieces"], content["merges"])
-        except (ValueError, KeyError, TypeError) as error:
+            pieces, merges, words = content["pieces"], content["merges"], content.get("words")
+            for name, texts in (("piece", pieces), ("word", words or [])):
+                if not isinstance(texts, list) or not all(map(_is_text, texts)):
+                    raise ValueError(f"a {name} is no text")
+            return cls(pieces, merges, words)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{path} is not a file of subwords ({type(error).__name__}: {error}): "
                 "learn them again."
@@ -131,6 +160,7 @@ def learn_subwords(
 
 
 def _learn(sentences: Sequence[str], merges: int, side: str) -> Subwords:
+    sentences = [prepared(sentence) for sentence in sentences]
     tokenizer = _tokenizer(models.BPE())
     normalised = map(tokenizer.normalizer.normalize_str, sentences)
     alphabet = {" ", *itertools.chain.from_iterable(normalised)}
@@ -146,7 +176,17 @@ def _learn(sentences: Sequence[str], merges: int, side: str) -> Subwords:
     )
     tokenizer.train_from_iterator(sentences, trainer)
     learnt = json.loads(tokenizer.to_str())["model"]
-    return Subwords(sorted(learnt["vocab"], key=learnt["vocab"].get), learnt["merges"])
+    words = {word for sentence in sentences for word in words_of(sentence)}
+    return Subwords(sorted(learnt["vocab"], key=learnt["vocab"].get), learnt["merges"], words)
+
+
+def _is_text(text: object) -> bool:
+    """Whether it is text of whole characters."""
+    try:
+        str.encode(text, "utf-8")
+    except (UnicodeEncodeError, TypeError):
+        return False
+    return True
 
 
 def _tokenizer(model: models.Model) -> Tokenizer:

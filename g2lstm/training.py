@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
 from g2lstm.checkpoint import load_checkpoint, read_progress, save_checkpoint
+from g2lstm.compression import check_finite
 from g2lstm.data_parallel import computed_by_first, reseed, sum_gradients
 from g2lstm.files import write_text
 from g2lstm.gate_rates import scale_gates, with_gate_rate
@@ -180,9 +181,11 @@ def load_best(path: Path | str, model: nn.Module) -> None:
 
     Raises:
         CheckpointError: the file is missing, damaged, of another model or no file of weights.
+        WeightsError: a weight is NaN or infinite.
     """
     temperature = read_progress(path, "temperature")["temperature"]
     load_checkpoint(path, model)
+    check_finite(path, model.named_parameters())
     model.temperature = temperature
 
 

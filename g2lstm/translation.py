@@ -295,7 +295,9 @@ class TranslationModel(nn.Module):
     def log_probabilities(self, hidden: Tensor) -> Tensor:
         """Log-probabilities [..., V] of the next subword."""
         logits = linear(hidden, self.target_embedding.weight, self.output_bias, ragged=True)
-        return log_softmax(logits.to(self.output_bias.dtype), -1)
+        # In float32 at least: sums over half-precision steps would lose their digits.
+        precision = torch.promote_types(self.output_bias.dtype, torch.float32)
+        return log_softmax(logits.to(precision), -1)
 
     def _decode(
         self, x: Tensor, state: DecoderState, memory: Memory, lengths: Tensor | None

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from g2lstm.parallel_corpora import load_parallel
 from g2lstm.parallel_grammar import Pair, clause_accuracy
 from g2lstm.records import BLEU_STATISTICS, SOURCE_SUBWORDS, TARGET_SUBWORDS, TRANSLATIONS
 from g2lstm.scoring import Scores, bleu_statistics, score
-from g2lstm.subwords import END, learn_subwords
+from g2lstm.subwords import END, UNKNOWN, learn_subwords
 
 GATE_PAIRS = 100  # pairs on which gates are recorded
 PROBE_PAIRS = 2000  # most validation pairs that are translated after each epoch
@@ -44,7 +45,7 @@ class TranslationTask:
     # What decides the outcome of a run, beside `runs` itself.
     modules = (
         "gates", "gate_modes", "gate_rates", "products", "steps", "recurrence", "lstm",
-        "inspection", "language_model", "attention", "translation", "parallel_grammar",
+        "inspection", "language_model", "attention", "translation", "parallel_grammar", "text",
         "parallel_corpora", "subwords", "batches", "scoring", "beam_search", "evaluation",
         "options", "training", "objectives", "data_parallel", "translation_task",
     )  # fmt: skip
@@ -67,6 +68,7 @@ class TranslationTask:
             "clauses": self.corpus.clauses,
         }
         self.pairs = {split: self._encode(getattr(self.corpus, split)) for split in SPLITS}
+        self.unseen = self._unseen()
         most = data.get("max_subwords", 0)
         trained_on = at_most(self.pairs["train"], most) if most else self.pairs["train"]
         sizes = len(self.source_subwords), len(self.target_subwords)
@@ -184,6 +186,23 @@ class TranslationTask:
                 "exact_without_clauses": accuracy.exact_without,
             }
         return summary
+
+    def _unseen(self) -> dict[str, int]:
+        """Characters of each split and language that the training pairs lack; warns of them."""
+        names = (self.corpus.source_language, self.corpus.target_language)
+        unseen = {
+            f"{split}.{name}": sum(row.count(UNKNOWN) for row in side)
+            for split, pairs in self.pairs.items()
+            for name, side in zip(names, (pairs.sources, pairs.targets), strict=True)
+        }
+        found = ", ".join(f"{count} in {place}" for place, count in unseen.items() if count)
+        if found:
+            warnings.warn(
+                f"{self.corpus.name} has characters that were never seen in training: {found}. "
+                "Each is the unknown subword to the model, which is never trained.",
+                stacklevel=3,
+            )
+        return unseen
 
     def _encode(self, sentences: tuple[list[str], list[str]]) -> Pairs:
         return encode_pairs(self.source_subwords, self.target_subwords, sentences)

@@ -34,7 +34,7 @@ from g2lstm.experiments import (
     results_directory,
     run_directory,
 )
-from g2lstm.files import write_json, write_text
+from g2lstm.files import read_text, write_json, write_text
 from g2lstm.gates import GATES
 from g2lstm.plots import GATE_LABELS, save_table
 from g2lstm.presets import PRESETS
@@ -133,9 +133,9 @@ def copy_trial(directory: Path, results: Path, kind: str) -> None:
     with _alone(results):
         (target / CONFIG).unlink(missing_ok=True)  # a trial is there when its config is
         for name in names:
-            write_text(target / name, (directory / name).read_text(encoding="utf-8"))
+            write_text(target / name, read_text(directory / name))
         write_json(target / PROVENANCE, record)
-        write_text(target / CONFIG, (directory / CONFIG).read_text(encoding="utf-8"))
+        write_text(target / CONFIG, read_text(directory / CONFIG))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ WORDS = ("die", "Katze", "hört", "den", "Bären", "schläft", "größer", "als"
 SIZES = {"language-model": (90, 12, 20), "translation": (30, 5, 6)}
 OPTIONS = {
     "language-model": {
-        "epochs": 2, "embedding_size": 6, "hidden_size": 6, "batch_size": 5, "bptt": 10,
+        "epochs": 2, "embedding_size": 6, "batch_size": 5, "bptt": 10,
         "dropout": 0.1,
     },
     "translation": {

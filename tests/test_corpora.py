@@ -487,3 +487,53 @@ def test_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(CorpusError, match="pip install datasets"):
         load_corpus("ptb")
+
+
+def test_words_that_training_lacks_are_counted_and_warned_of(tmp_path):
+    texts = {"train": "a b\nb a", "valid": "a c\u2028c", "test": "d b"}
+    for split, text in texts.items():
+        (tmp_path / f"{split}.txt").write_text(text, encoding="utf-8")
+    with pytest.warns(
+        UserWarning, match="2 of 4 tokens of valid, 1 of 3 tokens of test were never"
+    ):
+        corpus = load_corpus(tmp_path)
+    assert corpus.unseen == {"train": 0, "valid": 2, "test": 1}
+    assert not corpus.knows_unknown
+    # Where `<unk>` stands in the training text it means something.
+    (tmp_path / "train.txt").write_text("a b <unk>")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        corpus = load_corpus(tmp_path)
+    assert corpus.unseen == {"train": 0, "valid": 2, "test": 1}
+    assert corpus.knows_unknown
+
+
+@pytest.mark.parametrize("name", ["train.txt", "valid.txt", "test.txt"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "socket"])
+def test_what_is_no_file_is_refused_at_once(tmp_path, name, kind):
+    for split in ("train", "valid", "test"):
+        (tmp_path / f"{split}.txt").write_text("a b")
+    (tmp_path / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif kind == "device":
+        (tmp_path / name).symlink_to("/dev/zero")
+    else:
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(os.path.relpath(tmp_path / name))
+    with pytest.raises(CorpusError, match=f"{name} is a device, a pipe or a socket"):
+        load_corpus(tmp_path)
+
+
+def test_parts_that_a_killed_process_left_in_the_cache_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("G2LSTM_CACHE", str(tmp_path))
+    monkeypatch.setattr(grammar, "SENTENCES", {"train": 30, "valid": 30, "test": 30})
+    load_corpus("grammar")
+    (folder,) = tmp_path.iterdir()
+    old, young = folder / ".train.txt.abc.part", folder / ".test.txt.abc.part"
+    old.touch()
+    young.touch()
+    os.utime(old, (0, 0))
+    load_corpus("grammar")
+    assert not old.exists()
+    assert young.exists(), "another process may be writing it"

@@ -122,3 +122,26 @@ def test_perplexity_of_a_hopeless_model_is_infinite():
 def test_a_bad_argument_is_named(model, call, message):
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize("cutoff", [0, 6])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("measure", [evaluate, evaluate_with_cache])
+def test_a_half_precision_model_is_measured_in_full_digits(dtype, cutoff, measure):
+    torch.manual_seed(0)
+    model = LanguageModel(20, 8, 8, 2, cutoff=cutoff).to(dtype)
+    text = torch.randint(20, (4000,), generator=torch.Generator().manual_seed(3))
+    # Its weights and outputs in float32: the sum of 4,000 losses in half precision is far off.
+    expected = measure(model, text, bptt=40).loss
+    assert measure(model, text, bptt=4000).loss == pytest.approx(expected, rel=1e-4)
+    twin = LanguageModel(20, 8, 8, 2, cutoff=cutoff)
+    twin.load_state_dict({name: value.float() for name, value in model.state_dict().items()})
+    assert expected == pytest.approx(measure(twin, text).loss, rel=1e-2)
+
+
+def test_a_loss_that_is_no_number_is_no_perplexity(model):
+    assert math.isnan(Perplexity(math.nan, 3).perplexity)
+    assert Perplexity(1e6, 3).perplexity == math.inf
+    torch.nn.init.constant_(model.decoder_bias, math.nan)
+    for measure in (evaluate, evaluate_with_cache):
+        assert math.isnan(measure(model, TEXT).perplexity)

@@ -56,7 +56,7 @@ def test_whatever_departs_from_the_preset_is_in_the_folder_name():
             {"schedule": "cosine", "temperature_end": 0.3},
             {"schedule": "linear", "temperature_end": 0.3},
             {"overrides": {"epochs": 1}},
-            {"overrides": {"hidden_size": 9}},
+            {"overrides": {"embedding_size": 9}},
             {"overrides": {"noise_gates": "input-forget-output"}},
             {"overrides": {"noise_distribution": "gaussian"}},
             {"overrides": {"evaluation_gate": "hard"}},

@@ -152,7 +152,7 @@ def test_packing_loses_nothing(name, method, tmp_path):
     assert_identical(other, model)
 
 
-@given(arrays(np.float32, (4, 30), elements=st.sampled_from([0.0, -0.0, 0.5, -0.5, 1e-40, np.inf])))
+@given(arrays(np.float32, (4, 30), elements=st.sampled_from([0.0, -0.0, 0.5, -0.5, 1e-40, 3e38])))
 def test_any_table_of_values_comes_back(tmp_path_factory, block):
     path = tmp_path_factory.mktemp("tables") / "weights"
     model = nn.Linear(30, 4)

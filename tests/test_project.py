@@ -21,7 +21,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # Data flows from top to bottom: a module imports only from modules above it.
 LAYERS = (
     "exit_codes",
+    "text",
+    "streams",
     "files",
+    "memory",
     "manifest",
     "products",
     "provenance",

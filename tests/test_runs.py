@@ -33,7 +33,6 @@ from g2lstm.runs import prepare, train_or_load
 TINY = {
     "epochs": 2,
     "embedding_size": 6,
-    "hidden_size": 6,
     "batch_size": 10,
     "learning_rate": 0.02,
 }
@@ -79,7 +78,10 @@ def test_a_run_records_what_it_measured(root, corpus):
     assert summary["unigram_perplexity"] == pytest.approx(math.exp(words), rel=0.05)
     assert len(run.metrics) == summary["epochs"] == 2
     assert run.provenance["seed"] == 1
-    assert run.provenance["data"] == {"source": "local files", "sha256": text.checksums}
+    assert run.provenance["data"] == {
+        "source": "local files", "sha256": text.checksums,
+        "unseen": {"train": 0, "valid": 0, "test": 0},
+    }  # fmt: skip
     assert run.provenance["seconds"] > run.provenance["training_seconds"] > 0
     assert run.provenance["resumed"] is False
     assert run.provenance["versions"]["torch"] == torch.__version__.split("+")[0] or (
@@ -272,8 +274,8 @@ def test_a_run_in_default_settings_goes_by_its_gate(root, corpus, monkeypatch):
 
 
 def test_labels_name_settings_that_are_not_default(root, corpus):
-    _, plain = finish(corpus, overrides={"epochs": 1, "hidden_size": 6, "embedding_size": 6})
-    assert run_label(plain) == "G2-LSTM (embedding_size=6, epochs=1, hidden_size=6)"
+    _, plain = finish(corpus, overrides={"epochs": 1, "dropout": 0.1, "embedding_size": 6})
+    assert run_label(plain) == "G2-LSTM (dropout=0.1, embedding_size=6, epochs=1)"
     _, other = finish(corpus, temperature=0.5, noise_probability=1.0)
     assert run_label(other).endswith("tau=0.5, p=1)")
     _, annealed = finish(corpus, schedule="cosine", temperature_end=0.5)

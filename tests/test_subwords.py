@@ -33,7 +33,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 def words(sentence):
     """A space belongs to what comes after it; punctuation stands alone, but for escapes."""
     found = []
-    for chunk in sentence.split(" ") if sentence else []:
+    for chunk in sentence.split():
         first, *others = re.findall(r"&(?:\w+|#\d+);|\w+|\W", chunk) or [""]
         found += [f" {first}", *others]
     return found
@@ -55,11 +55,12 @@ def apply(pieces, pair):
 @settings(max_examples=100)
 @given(st.lists(TEXT, min_size=1, max_size=6), st.integers(0, 60), st.data())
 def test_text_of_training_characters_comes_back_exactly(sentences, merges, data):
-    sentences = [unicodedata.normalize("NFC", f"a{sentence}") for sentence in sentences]
+    sentences = [" ".join(f"a{sentence}".split()) for sentence in sentences]
+    sentences = [unicodedata.normalize("NFC", sentence) for sentence in sentences]
     subwords, _ = learn_subwords((sentences, ["a"]), merges, joint=False)
     alphabet = sorted(set("".join(sentences)) | {" "})
     new = data.draw(st.lists(st.text(st.sampled_from(alphabet), max_size=20), max_size=5))
-    new = [s for s in new if unicodedata.is_normalized("NFC", s)]
+    new = [" ".join(s.split()) for s in new if unicodedata.is_normalized("NFC", s)]
     for texts in (sentences, new):
         indices = subwords.encode(texts)
         assert subwords.decode(indices) == texts
@@ -68,13 +69,49 @@ def test_text_of_training_characters_comes_back_exactly(sentences, merges, data)
 
 @pytest.mark.parametrize(
     "text",
-    [*SPECIALS, "<s>Der Hund</s>", " zwei  Leerzeichen ", "▁Hund", "", " ", "&#91; &quot;", "a_b"],
+    [*SPECIALS, "<s>Der Hund</s>", "zwei Leerzeichen", "▁Hund", "", "&#91; &quot;", "a_b"],
 )
 def test_odd_text_comes_back_exactly(text):
     subwords, _ = learn_subwords(([*GERMAN, text], ENGLISH), 50, joint=False)
     (row,) = subwords.encode([text])
     assert subwords.decode([row]) == [text]
     assert all(i > END for i in row)
+
+
+SPACES = [chr(n) for n in range(sys.maxunicode) if chr(n).isspace()]
+
+
+@given(st.lists(st.text(st.sampled_from(SPACES), min_size=1, max_size=3), min_size=5, max_size=5))
+def test_any_white_space_counts_as_a_single_blank(spaces):
+    subwords, _ = learn_subwords((GERMAN, ENGLISH), 20, joint=False)
+    before, *between, after = spaces
+    parts = ["Die", "Hunde", "schlafen", "im"]
+    text = before + "".join(map("".join, zip(parts, [*between, ""], strict=True))) + after
+    assert subwords.encode([text]) == subwords.encode(["Die Hunde schlafen im"])
+    # Text to learn from is taken in the same way.
+    learnt, _ = learn_subwords(([text, *GERMAN], ENGLISH), 20, joint=False)
+    plain, _ = learn_subwords((["Die Hunde schlafen im", *GERMAN], ENGLISH), 20, joint=False)
+    assert (learnt.pieces, learnt.merges, learnt.words) == (
+        plain.pieces, plain.merges, plain.words,
+    )  # fmt: skip
+
+
+def test_half_a_character_is_refused():
+    subwords, _ = learn_subwords((GERMAN, ENGLISH), 20, joint=False)
+    with pytest.raises(ValueError, match=r"'a\\ud83d b' holds a lone surrogate"):
+        subwords.encode(["ab", "a\ud83d b"])
+
+
+def test_words_that_the_training_text_lacks(tmp_path):
+    subwords, english = learn_subwords((GERMAN, ENGLISH), 20, joint=False)
+    text = "Die hunde-Hunde schlafen, scho\u0308n im\u00a0Garten."
+    assert subwords.unseen_words(text) == ["hunde", "schön"]
+    assert "Hunde" in english.unseen_words(text)
+    subwords.save(tmp_path / "new")
+    assert Subwords.load(tmp_path / "new").unseen_words(text) == ["hunde", "schön"]
+    # A file of an earlier version holds no words: nothing is known.
+    Subwords(subwords.pieces, subwords.merges).save(tmp_path / "old")
+    assert Subwords.load(tmp_path / "old").unseen_words(text) == []
 
 
 def test_composed_and_decomposed_letters_are_one():
@@ -248,6 +285,11 @@ def test_a_file_gives_the_same_subwords(tmp_path):
         lambda text: text.replace('"<unk>"', '"unk"'),
         lambda text: json.dumps(json.loads(text) | {"merges": [["a"]]}),
         lambda text: json.dumps(json.loads(text) | {"pieces": 5}),
+        lambda text: json.dumps(json.loads(text) | {"words": 5}),
+        lambda text: json.dumps(json.loads(text) | {"words": "Hund"}),
+        lambda text: json.dumps(json.loads(text) | {"words": [["Hund"]]}),
+        lambda text: json.dumps(json.loads(text) | {"pieces": [*SPECIALS, "\ud83d"]}),
+        lambda text: '{"format":' + "[" * 100_000,
         lambda text: json.dumps(json.loads(text) | {"pieces": [*SPECIALS, 5]}),
         lambda text: "[]",
         lambda text: "",
