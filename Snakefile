@@ -83,7 +83,15 @@ ABLATIONS = {
     task: PRESETS[task][PRESET].ablations if option("ablations", "yes") == "yes" else ()
     for task in TASKS
 }
-asked_seeds = [int(seed) for seed in option("seeds", "").split()] or None
+asked_seeds = option("seeds", "").split() or None
+if asked_seeds is not None:
+    for seed in asked_seeds:
+        if not (seed.isascii() and seed.isdigit()):
+            raise WorkflowError(
+                f"seeds are integers of at least 0 with blanks between them, such as '1 2 3', got "
+                f"{option('seeds')!r}"
+            )
+    asked_seeds = [int(seed) for seed in asked_seeds]
 # Task -> configuration of its runs, but for gate and seed.
 EXAMPLES = {
     task: configure(
@@ -150,7 +158,14 @@ mv {log:q}.ipynb {output.notebook:q}
 """
 EXECUTE = LOCK + NOTEBOOK
 # Several processes train first; the notebook then finds the run done.
-TOGETHER = LOCK + "{sys.executable:q} -m torch.distributed.run {params.train:q} > {log:q} 2>&1" + NOTEBOOK
+# They meet in a folder, and not at torchrun's port, which is open to other machines.
+TRAIN = """
+export G2LSTM_RENDEZVOUS="$(mktemp -d)" TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+trap 'rm -rf "$G2LSTM_RENDEZVOUS"' EXIT
+{sys.executable:q} -m torch.distributed.run --nnodes 1 --rdzv-backend c10d --rdzv-conf store_type=file \\
+    --rdzv-endpoint "$G2LSTM_RENDEZVOUS/starters" {params.train:q} > {log:q} 2>&1
+"""
+TOGETHER = LOCK + TRAIN + NOTEBOOK
 
 
 def corpus_files(example):
@@ -177,7 +192,8 @@ def parameters(example):
 
 def run_in_processes(run, seed):
     """Arguments of torchrun for a run that several processes train."""
-    return shlex.split(command(replace(run, seed=seed)))[1:]
+    words = shlex.split(command(replace(run, seed=seed)))[1:]
+    return [word for word in words if word != "--standalone"]
 
 
 def run_parameters(example, settings, seed):

@@ -3,9 +3,15 @@
 torchrun starts the processes; each has the whole model. The gradient of a step is the sum over the
 processes, so that a step is that of one process with the same batch, but for dropout and gate
 noise, of which each draws its own. In a process of its own all of this does nothing.
+
+Environment variables:
+    G2LSTM_RENDEZVOUS: an empty folder, in which the processes find each other, which then speak
+        over the loopback interface alone. Without it they meet at the port that torchrun opens, to
+        other machines too.
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -50,7 +56,18 @@ def joined(backend: str | None = None) -> Iterator[None]:
                 f"start {gpus}, with the setting processes={gpus}"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group(backend or ("nccl" if torch.cuda.is_available() else "gloo"))
+    backend = backend or ("nccl" if torch.cuda.is_available() else "gloo")
+    if folder := os.environ.get("G2LSTM_RENDEZVOUS"):
+        loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = loopback
+        dist.init_process_group(
+            backend,
+            init_method=f"file://{os.path.abspath(folder)}/processes",
+            rank=int(os.environ["RANK"]),
+            world_size=int(os.environ["WORLD_SIZE"]),
+        )
+    else:
+        dist.init_process_group(backend)
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -34,6 +35,7 @@ from g2lstm.runs import prepare, train_or_load
 from g2lstm.subwords import END
 from g2lstm.training import TIMING_COLUMNS, train
 from g2lstm.translation import TranslationModel
+from sources import ROOT
 
 TEXT = torch.arange(600) * 7 % 11
 SOURCES = [[4 + (i * k) % 5 for k in range(1, 2 + i % 4)] for i in range(81)]
@@ -209,3 +211,39 @@ def test_torchrun_trains_a_run_that_one_process_then_finds(tmp_path, monkeypatch
     assert two.summary["test_loss"] == pytest.approx(one.summary["test_loss"], rel=1e-4)
     for row, expected in zip(curve(two.directory), curve(one.directory), strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
+
+
+LISTENERS = """if True:
+    import psutil, torch, torch.distributed as dist
+    from g2lstm.data_parallel import joined, rank, sum_over_processes
+    with joined():
+        assert sum_over_processes(torch.ones(1)).item() == 2
+        starter = psutil.Process().parent()
+        for process in (starter, *starter.children()):
+            for found in process.net_connections("inet"):
+                if found.status == psutil.CONN_LISTEN and rank() == 0:
+                    print("listens at", found.laddr.ip)
+        dist.barrier()
+"""
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="the ports of other processes are known on Linux")
+def test_processes_that_meet_in_a_folder_listen_on_loopback_alone(tmp_path):
+    (tmp_path / "listeners.py").write_text(LISTENERS)
+    snakefile = (ROOT / "Snakefile").read_text(encoding="utf-8")
+    _, _, rule = snakefile.partition('TRAIN = """')
+    words = shlex.split(rule.partition('"""')[0].replace("\\\\\n", " "))
+    start, end = words.index("-m"), words.index("{params.train:q}")
+    options = [str(tmp_path / "starters") if "RENDEZVOUS" in w else w for w in words[start:end]]
+    done = subprocess.run(
+        [sys.executable, *options, "--nproc-per-node", "2", "listeners.py"],
+        cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {
+            "G2LSTM_RENDEZVOUS": str(tmp_path), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+            "PYTHONPATH": str(ROOT),
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    addresses = {line.split()[-1] for line in done.stdout.splitlines() if "listens" in line}
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1"}

@@ -331,6 +331,9 @@ def test_a_corpus_chooses_its_tasks(done, tmp_path):
         ("TASK=translation CORPUS=ptb", "corpus 'ptb' is not one for the task 'translation'"),
         ("TASK=translation PRESET=paper-brief", "preset must be one of quick, small, paper, got"),
         ("PRESET=paper-brief CORPUS=wmt14", "corpus 'wmt14': give a folder or one of grammar, ptb"),
+        ("SEEDS=1,2", "seeds are integers of at least 0 with blanks between them, such as '1 2 3'"),
+        ("SEEDS=-1", "with blanks between them, such as '1 2 3', got '-1'"),
+        ("SEEDS=1e1", "with blanks between them, such as '1 2 3', got"),
     ],
 )
 def test_a_wrong_task_or_language_is_refused(done, setting, message):
@@ -343,6 +346,31 @@ def test_an_unknown_corpus_is_refused_before_anything_runs(done):
     output, _ = (process := done.make("CORPUS=ptbb")).communicate()
     assert process.returncode != 0
     assert "unknown corpus 'ptbb'" in output
+
+
+@pytest.mark.parametrize(
+    "name", ["CORPUS", "PRESET", "TASK", "LANGUAGES", "SEEDS", "PROFILE", "JOBS"]
+)
+@pytest.mark.parametrize("code", ["$$({})", "$({})", "`{}`", "$(shell {})", '";{};"', "';{};'"])
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_what_stands_in_a_setting_is_never_run(done, tmp_path, name, code, in_environment):
+    value = "x" + code.format(f"touch {tmp_path}/run")
+    if in_environment:
+        process = done.start("make", "--just-print", "reproduce", **{name: value})
+    else:
+        process = done.start("make", "--just-print", "reproduce", f"{name}={value}")
+    output, _ = process.communicate()
+    assert f"${name}" in output
+    assert "touch" not in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_of_a_hostile_name_is_unknown_by_that_name(done, tmp_path):
+    value = f"x$$(touch {tmp_path}/run)`touch {tmp_path}/run`"
+    output, _ = (process := done.make(f"CORPUS={value}", "SEEDS=1")).communicate()
+    assert process.returncode != 0
+    assert f"unknown corpus {value!r}" in output
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_wrong_preset_is_refused(done):
