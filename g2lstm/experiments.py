@@ -28,7 +28,8 @@ from g2lstm.settings import (
     PARTS,
     changed,
     check_depth,
-    check_hidden_size,
+    check_effect,
+    checked_languages,
     checked_overrides,
     finite,
     for_corpus,
@@ -141,11 +142,10 @@ def configure(
             temperature_end = finite("temperature_end", temperature_end)
         elif temperature_end is not None:
             raise ParameterError(f"temperature_end={temperature_end!r} needs a schedule")
-        languages = _checked_languages(chosen.languages, languages)
+        languages = checked_languages(chosen.languages, languages)
         overrides = checked_overrides(chosen, dict(overrides or {}), task)
         final = changed(chosen, overrides)
-        _check_effect(overrides, final.model, gate)
-        check_hidden_size(overrides, final.model, task)
+        check_effect(overrides, final.model, gate, task)
         TemperatureSchedule(schedule, temperature or 1.0, temperature_end)
         configuration = Configuration(
             task=task,
@@ -318,31 +318,6 @@ def _corpus_path(corpus: str, task: str) -> str:
     names = NAMES if task == "language-model" else PARALLEL_NAMES
     folder = None if corpus in names else existing_folder(corpus)
     return str(folder.resolve()) if folder else corpus
-
-
-def _checked_languages(default: str | None, languages: str | None) -> str | None:
-    if languages is None:
-        return default
-    if default is None:
-        raise ParameterError(f"languages={languages!r} has no effect on a language model")
-    parts = languages.split("-") if isinstance(languages, str) else []
-    # They are parts of names of files.
-    if len(parts) != 2 or not all(map(str.isidentifier, parts)) or parts[0] == parts[1]:
-        raise ParameterError(
-            f"languages must be source and target, such as 'de-en', got {languages!r}"
-        )
-    return languages
-
-
-def _check_effect(overrides: Mapping[str, Any], model: Mapping[str, Any], gate: str) -> None:
-    """Raise ParameterError for a setting of Gumbel gates or of their noise where there is none."""
-    of_gumbel = ["noise_eps", "noise_distribution", "noise_gates"]
-    of_gumbel += ["evaluation_gate"] if overrides.get("evaluation_gate") == "temperature" else []
-    for name in of_gumbel:
-        if name in overrides and gate != "gumbel":
-            raise ParameterError(f"{name}={overrides[name]!r} has no effect with gate={gate!r}")
-    if "noise_eps" in overrides and model.get("noise_distribution") == "gaussian":
-        raise ParameterError("noise_eps has no effect with noise_distribution='gaussian'")
 
 
 def _check_data(configuration: Configuration) -> None:

@@ -149,4 +149,4 @@ class TranslationOptions(TrainingOptions):
 
     @property
     def step_tokens(self) -> int:
-        return self.batch_tokens
+        return self.batch_sentences or self.batch_tokens

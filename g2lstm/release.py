@@ -8,7 +8,7 @@ import pandas as pd
 from g2lstm.experiments import command
 from g2lstm.files import copy, write_text
 from g2lstm.manifest import listed_files, write_manifest
-from g2lstm.model_folders import ModelError, new_folder
+from g2lstm.model_folders import ModelError, describing, new_folder
 from g2lstm.plots import GATE_LABELS
 from g2lstm.records import CONFIG, PROVENANCE, SUMMARY, WEIGHTS, Run, read_run
 from g2lstm.saved_models import SavedModel, open_model, save_vocabulary
@@ -72,20 +72,24 @@ def release(directory: Path | str, out: Path | str, force: bool = False) -> dict
         RunError, CorpusError, CheckpointError: the run is not finished or damaged.
     """
     run = read_run(directory)
-    if run.config["corpus"] != EMBEDDED:
+    if run.config.get("corpus") != EMBEDDED:
         raise ModelError(
-            f"{directory} was trained on {run.config['corpus']}, a text with a licence of its own: "
-            "only models of the embedded corpora are released"
+            f"{directory} was trained on {run.config.get('corpus')}, a text with a licence of its "
+            "own: only models of the embedded corpora are released"
         )
     saved = open_model(directory, device="cpu")
+    with describing(Path(directory), "finished run"):
+        metrics = stated(run)
     with new_folder(out, force) as folder:
         for name in (CONFIG, PROVENANCE, SUMMARY, WEIGHTS):
             copy(run.directory / name, folder / name)
         save_vocabulary(saved, folder)
         weights = listed_files(folder)[WEIGHTS]
-        write_text(folder / CARD, card(run, saved, str(out), weights))
+        with describing(Path(directory), "finished run"):
+            text = card(run, saved, str(out), weights)
+        write_text(folder / CARD, text)
         write_manifest(folder)
-    return {"metrics": stated(run), **weights}
+    return {"metrics": metrics, **weights}
 
 
 def stated(run: Run) -> dict[str, str]:

@@ -233,7 +233,7 @@ def _train(
     configuration, objective = experiment.configuration, experiment.task.objective
     options = configuration.training
     # Weights are there; gradients, the optimiser's state and the last layer's output come.
-    states = 2 if options.optimizer == "adamw" else 0
+    states = 0 if options.optimizer == "sgd" else 2
     tokens = min(objective.epoch_tokens, options.step_tokens) // configuration.processes
     words = getattr(experiment.model, "cutoff", 0) or round(math.exp(objective.guessing))
     device = next(experiment.model.parameters()).device

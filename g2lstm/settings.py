@@ -124,12 +124,21 @@ def check_depth(values: Mapping[str, Any]) -> None:
             raise ParameterError(f"{name} is nested too deeply: give a plain value") from None
 
 
-def check_hidden_size(overrides: Mapping[str, Any], model: Mapping[str, Any], task: str) -> None:
-    """Refuse a ``hidden_size`` that no layer has: see `LanguageModel`.
+def check_effect(
+    overrides: Mapping[str, Any], model: Mapping[str, Any], gate: str, task: str
+) -> None:
+    """Refuse settings of what the model has not: of Gumbel gates, of their noise, of layers.
 
     Raises:
-        ParameterError: there is one layer, and its softmax is tied.
+        ParameterError: a setting has no effect with the others; names it.
     """
+    of_gumbel = ["noise_eps", "noise_distribution", "noise_gates"]
+    of_gumbel += ["evaluation_gate"] if overrides.get("evaluation_gate") == "temperature" else []
+    for name in of_gumbel:
+        if name in overrides and gate != "gumbel":
+            raise ParameterError(f"{name}={overrides[name]!r} has no effect with gate={gate!r}")
+    if "noise_eps" in overrides and model.get("noise_distribution") == "gaussian":
+        raise ParameterError("noise_eps has no effect with noise_distribution='gaussian'")
     model = model_defaults(task) | dict(model)
     if "hidden_size" in overrides and model.get("num_layers") == 1 and model["tie_weights"]:
         raise ParameterError(
@@ -137,6 +146,25 @@ def check_hidden_size(overrides: Mapping[str, Any], model: Mapping[str, Any], ta
             "tie_weights=True, for the last layer has embedding_size units: set embedding_size, "
             "or num_layers=2, or tie_weights=False"
         )
+
+
+def checked_languages(default: str | None, languages: str | None) -> str | None:
+    """``languages`` of a translation, or those of the preset, which has none of another task.
+
+    Raises:
+        ParameterError: they are not two names with a hyphen between them.
+    """
+    if languages is None:
+        return default
+    if default is None:
+        raise ParameterError(f"languages={languages!r} has no effect on a language model")
+    parts = languages.split("-") if isinstance(languages, str) else []
+    # They are parts of names of files.
+    if len(parts) != 2 or not all(map(str.isidentifier, parts)) or parts[0] == parts[1]:
+        raise ParameterError(
+            f"languages must be source and target, such as 'de-en', got {languages!r}"
+        )
+    return languages
 
 
 def within_bounds(name: str, value: float, least: float, most: float) -> float:
