@@ -1,6 +1,8 @@
 """Models in folders of their own: as in their runs, smaller on demand, never half there."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from g2lstm.checkpoint import CheckpointError, save_checkpoint
 from g2lstm.compression import LowRank, RoundClip, compress
 from g2lstm.corpora import Vocabulary, load_corpus
 from g2lstm.evaluation import evaluate
+from g2lstm.files import WriteError
 from g2lstm.low_rank_lstm import factorise
 from g2lstm.manifest import differences
 from g2lstm.release import release
@@ -282,3 +285,17 @@ def test_a_translation_needs_its_subwords(models, tmp_path):
     (tmp_path / "model/source_subwords.json").unlink()
     with pytest.raises(ModelError, match=r"source_subwords\.json is missing or damaged"):
         open_model(tmp_path / "model")
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_of_what_is_written(models, tmp_path, monkeypatch, error):
+    saved = open_model(models / "language-model", device="cpu")
+
+    def full(path, data):
+        raise OSError(error, os.strerror(error), str(models / "language-model"))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(WriteError, match=r"cannot write .*out.*MB are free: make room") as caught:
+        save_compressed(saved, tmp_path / "out", rank=1)
+    assert str(models) not in str(caught.value)
+    assert not list(tmp_path.iterdir())
