@@ -8,13 +8,14 @@ owns before it starts a job: weights and checkpoint stay, and a run that was kil
 there.
 """
 
-import fcntl
 import json
 import os
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
+
+from filelock import Timeout
 
 from g2lstm.corpora import NAMES, SPLITS
 from g2lstm.experiments import (
@@ -27,11 +28,13 @@ from g2lstm.experiments import (
     results_directory,
     run_directory,
 )
+from g2lstm.files import locked
 from g2lstm.gates import GATES
 from g2lstm.manifest import write_manifest
 from g2lstm.parallel_corpora import PARALLEL_NAMES, local_files
 from g2lstm.presets import PRESETS
 from g2lstm.report import FOREST
+from g2lstm.records import SUMMARY, run_folders
 from g2lstm.results import FIGURES, TABLES
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import TABLES as STUDY_TABLES
@@ -111,11 +114,10 @@ if LANGUAGES is not None and "translation" not in EXAMPLES:
 # Snakemake's own lock outlives a kill and would then refuse to go on (hence `nolock` in the
 # profiles); this one ends with its process. Jobs on a cluster read this file too, and take none.
 if workflow.is_main_process:
-    Path(".snakemake").mkdir(exist_ok=True)
-    lock = open(f".snakemake/{PRESET}.lock", "w")
+    lock = locked(f".snakemake/{PRESET}.lock")  # held as long as this name is
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock.__enter__()
+    except Timeout:
         raise WorkflowError(
             f"preset {PRESET} is being reproduced in this folder by another process"
         )
@@ -373,7 +375,11 @@ def has_runs(example):
         for gate in GATES
     )
     wanted = asked_seeds or ["*"]
-    return all(any(run.glob(f"seed-{seed}/summary.json")) for run in runs for seed in wanted)
+    return all(
+        any((path / SUMMARY).exists() for path in run_folders(run, f"seed-{seed}"))
+        for run in runs
+        for seed in wanted
+    )
 
 
 # The report keeps what was reproduced before of the preset's other task.

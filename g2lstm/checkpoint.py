@@ -2,8 +2,9 @@
 
 One file holds the parameters, the optimiser's state and the random states as tensors, and all the
 rest as JSON in the file's header, so that a checkpoint is replaced in one rename. The header also
-holds a sha256 of all of it: safetensors has none, and would load a flipped bit as another weight.
-Files of earlier versions, which lack it, are read without that check.
+says which run the file belongs to, see `identity`, and holds a sha256 of all of it: safetensors has
+none, and would load a flipped bit as another weight. Files of earlier versions, which lack it, are
+read without that check.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from g2lstm.files import check_regular, replacing
+from g2lstm.identity import check_header, new_header
 
 
 class CheckpointError(RuntimeError):
@@ -67,7 +69,7 @@ def load_checkpoint(
     With an optimiser the random states are restored too, so that training goes on exactly.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or of another model or optimiser.
+        CheckpointError: the file is missing, damaged, or of another run, model or optimiser.
     """
     tensors, header = _read(path)
     weights = {
@@ -140,7 +142,7 @@ def _read(path: Path | str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         ) from error
     except (SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"checkpoint {path} is damaged or not a checkpoint ({error}); "
+            f"checkpoint {path} is damaged, another run's or no checkpoint ({error}); "
             "delete it to start the run anew, or put back a good copy"
         ) from error
 
@@ -194,17 +196,20 @@ def check_weights(path: Path | str, model: nn.Module) -> None:
 def write_tensors(
     path: Path | str, tensors: dict[str, torch.Tensor], name: str, header: dict[str, Any]
 ) -> None:
-    """Write a safetensors file with ``header`` (JSON) and a checksum as metadata, atomically.
+    """Write a safetensors file with ``header`` (JSON), its run and a checksum, atomically.
 
     Args:
         path: of the file.
         tensors: on the CPU, contiguous, none sharing memory with another.
         name: of the metadata.
-        header: without an entry "sha256".
+        header: without entries "header" and "sha256".
 
     Raises:
         WriteError: it cannot be written; ``path`` is as it was.
     """
+    run = new_header(path)
+    if run is not None:
+        header = header | {"header": run}
     text = json.dumps(header | {"sha256": _checksum(tensors, header)})
     size = len(text) + sum(tensor.nbytes + len(key) for key, tensor in tensors.items())
     with replacing(path, size) as temporary:
@@ -222,8 +227,8 @@ def read_tensors(path: Path | str, name: str) -> tuple[dict[str, torch.Tensor], 
 
     Raises:
         OSError: the file is missing or cannot be read.
-        SafetensorError, LookupError, ValueError, TypeError, AttributeError: it is damaged, or
-            something else.
+        SafetensorError, LookupError, ValueError, TypeError, AttributeError: it is damaged, of
+            another run than the others in its folder, or something else.
     """
     check_regular(path)
     open(path, "rb").close()  # safetensors takes what may not be read for missing
@@ -233,6 +238,7 @@ def read_tensors(path: Path | str, name: str) -> tuple[dict[str, torch.Tensor], 
     known = header.pop("sha256", None)
     if known is not None and known != _checksum(tensors, header):
         raise ValueError("its content does not match its checksum")
+    check_header(path, header.pop("header", None))
     return tensors, header
 
 

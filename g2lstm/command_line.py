@@ -101,7 +101,7 @@ def _add_records(add: Callable[..., Callable[..., argparse.Action]]) -> None:
     )  # fmt: skip
     argument = add(
         "seal",
-        "write the manifest of results: size and sha256 of every file",
+        "write the manifest of results or of a model: size and sha256 of every file",
         "g2lstm seal results/quick",
     )
     argument("folders", nargs="+", metavar="FOLDER", help="results of a preset")

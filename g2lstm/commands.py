@@ -25,7 +25,7 @@ from g2lstm.evaluation import CACHE_RECIPES, evaluate, evaluate_with_cache
 from g2lstm.exit_codes import FAILED, INTERRUPTED, OK
 from g2lstm.experiments import command, configure, run_directory
 from g2lstm.gates import GATES
-from g2lstm.listing import METRICS, in_words, list_runs
+from g2lstm.listing import SHOWN, in_words, list_runs
 from g2lstm.manifest import MANIFEST, write_manifest
 from g2lstm.memory import ResourceError
 from g2lstm.model_folders import ModelError
@@ -56,14 +56,14 @@ def runs(options: Namespace) -> int:
         return OK
     if not found:
         raise ModelError(f"{folder} holds no runs: make one with g2lstm train")
-    names = [name for name in METRICS if any(name in entry["metrics"] for entry in found)]
+    names = [name for name in SHOWN if any(name in entry["metrics"] for entry in found)]
     rows = []
     for entry in found:
         about = [entry[key] for key in ("task", "corpus", "preset", "settings", "seed")]
         metrics = [_number(entry["metrics"].get(name)) for name in names]
         rows.append([*about, in_words(entry), *metrics, "yes" if entry["weights"] else "no"])
     columns = ["task", "corpus", "preset", "gate and settings", "seed", "state"]
-    _show([*columns, *(METRICS[name] for name in names), "weights"], rows)
+    _show([*columns, *(SHOWN[name] for name in names), "weights"], rows)
     return OK
 
 
@@ -88,8 +88,10 @@ def verify(options: Namespace) -> int:
 
 def seal(options: Namespace) -> int:
     for folder in options.folders:
-        if not Path(folder, "runs").is_dir():
-            raise ModelError(f"{folder} holds no results: name a folder such as results/quick")
+        if not Path(folder, "runs").is_dir() and not Path(folder, CONFIG).exists():
+            raise ModelError(
+                f"{folder} holds neither results nor a model: name a folder such as results/quick"
+            )
         print(f"{folder}/manifest.json lists {write_manifest(folder)} files")
     return OK
 
@@ -239,7 +241,7 @@ def train(options: Namespace) -> int:
                     f"last finished epoch: {again}"
                 )
             return INTERRUPTED
-    for name, label in METRICS.items():
+    for name, label in SHOWN.items():
         if name in run.summary:
             print(f"{label}: {_number(run.summary[name])}")
     print(f"{directory} holds the run")

@@ -8,14 +8,12 @@ The environment variables are those of `g2lstm.corpus_sources`.
 """
 
 import difflib
-import json
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -30,11 +28,12 @@ from g2lstm.corpus_sources import (
     fetch,
     read_lines,
 )
-from g2lstm.files import read_text
+from g2lstm.files import read_json
 from g2lstm.hub import HubText
 from g2lstm.text import prepared
 
 UNKNOWN, END = "<unk>", "<eos>"
+FLOOR = "floor.json"  # of the embedded corpus: its entropy
 
 
 class Vocabulary:
@@ -177,18 +176,10 @@ def load_corpus(name_or_path: str | os.PathLike) -> Corpus:
 
 
 def _load_grammar() -> Corpus:
-    folder = cached(f"grammar-{grammar.fingerprint()}", _checksums, grammar.write_corpus)
-    return _load_folder("grammar", folder, _floor(folder)["test"]["cross_entropy"])
-
-
-def _checksums(folder: Path) -> dict[str, str | None]:
-    """Of the files in the cache; there once `write_corpus` came to its end."""
-    texts = {f"{split}.txt": known["sha256"] for split, known in _floor(folder).items()}
-    return texts | {f"{split}.annotations.jsonl": None for split in SPLITS}
-
-
-def _floor(folder: Path) -> dict[str, Any]:
-    return json.loads(read_text(folder / "floor.json"))["splits"]
+    files = [f"{split}.{kind}" for split in SPLITS for kind in ("txt", "annotations.jsonl")]
+    folder = cached(f"grammar-{grammar.fingerprint()}", [*files, FLOOR], grammar.write_corpus)
+    floor = read_json(folder / FLOOR)["splits"]["test"]["cross_entropy"]
+    return _load_folder("grammar", folder, floor)
 
 
 def _load_folder(name: str, folder: Path, entropy_floor: float | None = None) -> Corpus:

@@ -8,12 +8,19 @@ Environment variables:
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-from g2lstm.files import NotAFileError, read_bytes, read_text, remove_stale_parts, write_json
+from g2lstm.files import (
+    NotAFileError,
+    file_checksum,
+    read_bytes,
+    read_json,
+    remove_stale_parts,
+    write_json,
+)
 from g2lstm.hub import HubError, HubText, fetch_columns
 from g2lstm.text import CorpusError, lines_of
 
@@ -63,17 +70,15 @@ def existing_folder(name: str) -> Path | None:
         return None
 
 
-def cached(
-    name: str,
-    checksums: Callable[[Path], Mapping[str, str | None]],
-    write: Callable[[Path], object],
-) -> Path:
+def cached(name: str, files: Collection[str], write: Callable[[Path], object]) -> Path:
     """The folder `name` of the cache, written anew where it is not intact.
+
+    The sha256 of each of its files is kept beside them. Where one has changed since there is a
+    warning.
 
     Args:
         name: of the folder.
-        checksums: from the name of each file that should be in the folder to its sha256, or None
-            where it is not known; may raise OSError, ValueError or KeyError.
+        files: names of all that it should hold.
         write: writes the folder.
 
     Raises:
@@ -88,28 +93,38 @@ def cached(
             "written."
         ) from error
     remove_stale_parts(folder)
-    try:
-        digests = json.loads(read_text(folder / DIGESTS))
-        intact = all(
-            hashlib.sha256(read_bytes(folder / file)).hexdigest() == (known or digests[file])
-            for file, known in checksums(folder).items()
-        )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        intact = False
-    if not intact:
+    if harmed := _harmed(folder, files):
+        if os.path.lexists(folder / DIGESTS):  # else it was never written to its end
+            warnings.warn(
+                f"the embedded corpus in {folder} is not as it was written, it is made anew: "
+                f"{', '.join(harmed)}",
+                stacklevel=4,
+            )
         try:
             write(folder)
-            files = sorted(checksums(folder))
-            write_json(
-                folder / DIGESTS,
-                {file: hashlib.sha256(read_bytes(folder / file)).hexdigest() for file in files},
-            )
+            write_json(folder / DIGESTS, {file: file_checksum(folder / file) for file in files})
         except OSError as error:
             raise CorpusError(
                 f"cannot keep the embedded corpus in {folder}: {error}. "
                 "Set G2LSTM_CACHE to a folder that can be written."
             ) from error
     return folder
+
+
+def _harmed(folder: Path, files: Iterable[str]) -> list[str]:
+    """The files that are not as they were written."""
+    try:
+        known = read_json(folder / DIGESTS)
+    except (OSError, ValueError):
+        return [DIGESTS]
+    harmed = []
+    for file in files:
+        try:
+            intact = file_checksum(folder / file) == known.get(file)
+        except OSError:
+            intact = False
+        harmed += [] if intact else [file]
+    return harmed
 
 
 def fetch(name: str, text: HubText, files: str, also: str) -> dict[str, list[list[str]]]:

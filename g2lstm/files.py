@@ -1,9 +1,11 @@
-"""Atomic writes, and reads that end.
+"""Atomic writes, reads that end, and locks.
 
 A reader sees the old file or the new one, never half of it. Devices and pipes are not read.
 """
 
 import errno
+import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -12,9 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
+ASIDE = ".replaced-"  # in the names of folders that were kept aside
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 PART_SECONDS = 60  # after which a temporary file that nobody wrote to is a killed process's
 
@@ -132,6 +138,17 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return value
 
 
+def file_checksum(path: Path | str) -> str:
+    """sha256 of a file's bytes.
+
+    Raises:
+        OSError: it is missing, cannot be read or is no file; see `check_regular`.
+    """
+    check_regular(path)
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def copy(source: Path | str, target: Path | str) -> None:
     """Copy a file, atomically; an error names the file that cannot be read or written.
 
@@ -169,6 +186,40 @@ def remove(path: Path | str) -> None:
             f"cannot delete {path}: {error.strerror or error}. Delete it yourself, or make its "
             "folder writable."
         ) from error
+
+
+def name_aside(path: Path) -> Path:
+    """A free name beside ``path`` for what is replaced: <name>.replaced-<date>-<n>."""
+    names = (f"{path.name}{ASIDE}{date.today()}-{n}" for n in itertools.count(1))
+    return next(free for free in map(path.with_name, names) if not os.path.lexists(free))
+
+
+@contextmanager
+def locked(path: Path | str, wait: bool = False) -> Iterator[None]:
+    """Hold the lock ``path``, an empty file; it is made with its folder, and stays.
+
+    A process that ends gives its locks back, killed or not.
+
+    Args:
+        path: of the file.
+        wait: for another process that holds it.
+
+    Raises:
+        filelock.Timeout: another process holds it, and ``wait`` is not set.
+        WriteError: what is there is no lock; it is left as it is.
+        OSError: it cannot be made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        about = path.lstat()
+        if not stat.S_ISREG(about.st_mode) or about.st_size:
+            raise WriteError(
+                f"{path} should be a lock, which is an empty file, but it is a link, a pipe, a "
+                "folder or a file with content: delete it, or move it away"
+            )
+    with FileLock(path, timeout=-1 if wait else 0):
+        yield
 
 
 def explained(error: OSError, path: Path, size: int | None = None) -> WriteError:

@@ -1,14 +1,22 @@
 """What is in a folder of runs: settings, state and main metrics of each."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
-from g2lstm.files import read_text
-from g2lstm.records import CONFIG, DAMAGED, SUMMARY, WEIGHTS, read_record, read_run
+from g2lstm.identity import METRICS, read_rows
+from g2lstm.records import (
+    CONFIG,
+    DAMAGED,
+    SUMMARY,
+    WEIGHTS,
+    check_place,
+    read_record,
+    read_run,
+    run_folders,
+)
 
-METRICS = {
+SHOWN = {
     "valid_perplexity": "valid ppl",
     "test_perplexity": "test ppl",
     "test_perplexity_with_cache": "with cache",
@@ -19,6 +27,8 @@ METRICS = {
 
 def list_runs(folder: Path | str) -> list[dict[str, Any]]:
     """A dict a run directory below the folder, in the order of their paths.
+
+    Runs that were kept aside when they started anew are left out.
 
     Each has ``run`` (its place below the folder), ``task``, ``corpus``, ``preset``, ``settings``
     (the gate and what departs from the preset), ``seed``, ``state`` ("finished", "begun" or
@@ -39,7 +49,7 @@ def list_runs(folder: Path | str) -> list[dict[str, Any]]:
             "or make runs with g2lstm train or make reproduce"
         )
     root = folder / "runs" if (folder / "runs").is_dir() else folder
-    return [_entry(path, root) for path in sorted(root.glob("*/*/*/*/seed-*")) if path.is_dir()]
+    return [_entry(path, root) for path in run_folders(root, "*/*/*/*/seed-*")]
 
 
 def in_words(entry: dict[str, Any]) -> str:
@@ -80,15 +90,15 @@ def _entry(directory: Path, root: Path) -> dict[str, Any]:
 
 def _state(directory: Path) -> dict[str, Any]:
     config = read_record(directory / CONFIG)
+    check_place(directory)
     asked = config["training"]["epochs"] + config["training"]["finetune_epochs"]
     if not (directory / SUMMARY).exists():
-        metrics = directory / "metrics.jsonl"
-        lines = read_text(metrics).splitlines() if metrics.exists() else []
-        epochs = len([json.loads(line) for line in lines])
+        metrics = directory / METRICS
+        epochs = len(read_rows(metrics)) if metrics.exists() else 0
         return {"state": "begun", "epochs": epochs, "of_epochs": asked}
     run = read_run(directory)
     about = {"epochs": len(run.metrics), "of_epochs": asked}
-    metrics = {name: run.summary[name] for name in METRICS if name in run.summary}
+    metrics = {name: run.summary[name] for name in SHOWN if name in run.summary}
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
     if bad or not metrics:
         return about | {"problem": f"summary.json has no number for {', '.join(bad) or 'anything'}"}

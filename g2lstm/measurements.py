@@ -1,6 +1,5 @@
 """Measurements on the weights of a finished run, kept beside it, so that figures redraw without."""
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,10 +19,10 @@ from g2lstm.experiments import (
     command,
     configure,
 )
-from g2lstm.files import read_text, write_json
+from g2lstm.identity import read_record, write_record
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.provenance import code_checksum, provenance
-from g2lstm.records import MEASUREMENTS, Run, RunError
+from g2lstm.records import MEASUREMENTS, WEIGHTS, Run, RunError
 from g2lstm.settings import MODELS, cache_recipe, made_with
 from g2lstm.training import load_best
 from g2lstm.translation_task import TranslationTask
@@ -62,11 +61,11 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
         RunError: the weights are not there, the corpus is not the one of the run, or the preset has
             changed since.
         CorpusError: the corpus cannot be loaded.
-        CheckpointError: the weights are damaged.
+        CheckpointError: the weights are damaged or another run's.
     """
     config = run.config
     configuration = configuration_of(config)
-    if not (run.directory / "model.safetensors").exists():
+    if not (run.directory / WEIGHTS).exists():
         raise RunError(
             f"{run.directory} holds no weights (published records come without); make them with: "
             f"{command(configuration)}"
@@ -87,7 +86,7 @@ def load_trained(run: Run, device: str | None = None) -> Trained:
             f"{run.directory} was trained on another text than {task.source} holds now "
             f"({', '.join(changed)}): run it again"
         )
-    load_best(run.directory / "model.safetensors", task.model)
+    load_best(run.directory / WEIGHTS, task.model)
     task.model.eval()
     return Trained(run, configuration, task)
 
@@ -123,41 +122,60 @@ class Measurement:
     def of(self, run: Run, **settings: Any) -> Any:
         """The measurement of one run: read if it was made with these settings, else made.
 
-        Where there are weights, it is made anew when run, settings or code have changed; published
-        records, which come without weights, are read as long as run and settings are the same.
+        Where there are weights, it is made anew when run, settings or code have changed, or when
+        its record is damaged or another run's; published records, which come without weights, are
+        read as long as run and settings are the same.
 
         Raises:
             RunError, CorpusError, CheckpointError: see `load_trained`.
+            RunError: the record is damaged or another run's, and there are no weights.
         """
-        path, wanted, record = self._record(run, settings)
+        path, wanted = self._place(run, settings)
         code = code_checksum((*self.modules, "measurements"))
-        if record is not None:
-            weights = (run.directory / "model.safetensors").exists()
-            if record["code"] == code or not weights:
+        weights = (run.directory / WEIGHTS).exists()
+        try:
+            record = self._record(path, wanted)
+            if record is not None and (record["code"] == code or not weights):
                 return record["result"]
+        except RunError as error:
+            if not weights:
+                raise
+            print(f"{error}: it is measured again")
         trained = load_trained(run)
         how = f"{self.name} measured of {command(trained.configuration)}"
         about = provenance(how, seed=run.config["seed"])
         with torch.no_grad():
             result = _plain(self.function(trained, **settings))
-        write_json(path, {**wanted, "code": code, "provenance": about, "result": result})
+        write_record(path, {**wanted, "code": code, "provenance": about, "result": result})
         return result
 
     def recorded(self, run: Run, **settings: Any) -> Any | None:
-        """The measurement of one run if it is on record with these settings; nothing is made."""
-        _, _, record = self._record(run, settings)
+        """The measurement of one run if it is on record with these settings; nothing is made.
+
+        Raises:
+            RunError: the record is damaged or another run's.
+        """
+        record = self._record(*self._place(run, settings))
         return None if record is None else record["result"]
 
-    def _record(
-        self, run: Run, settings: dict[str, Any]
-    ) -> tuple[Path, dict[str, Any], dict[str, Any] | None]:
-        """File, what its record must say, and the record; None where it says something else."""
+    def _place(self, run: Run, settings: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        """File of the measurement, and what its record must say."""
         path = run.directory / MEASUREMENTS / f"{self.name}.json"
-        wanted = {"settings": _plain(settings), "fingerprint": run.config["fingerprint"]}
-        record = _read(path)
-        if record is not None and wanted != {key: record[key] for key in wanted}:
-            record = None
-        return path, wanted, record
+        return path, {"settings": _plain(settings), "fingerprint": run.config["fingerprint"]}
+
+    def _record(self, path: Path, wanted: dict[str, Any]) -> dict[str, Any] | None:
+        """The record; None where there is none, or one of other settings or an earlier run."""
+        try:
+            record = read_record(path)
+            _ = record["code"], record["result"]
+            return record if wanted == {key: record[key] for key in wanted} else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+            raise RunError(
+                f"the measurement {path} is damaged or another run's ({error}); put back a good "
+                "copy, or make the run again, and measure it"
+            ) from error
 
     def of_all(
         self, runs: Iterable[Run], progress_bar: bool = True, **settings: Any
@@ -207,12 +225,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """The record in a file; None where there is none, or half of one."""
-    try:
-        record = json.loads(read_text(path))
-        return record if {"settings", "fingerprint", "code", "result"} <= record.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None

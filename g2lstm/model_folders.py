@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from g2lstm.files import FULL, explained, read_json
+from g2lstm.files import FULL, explained, name_aside, remove
+from g2lstm.identity import read_record
 from g2lstm.manifest import MANIFEST
 from g2lstm.records import CONFIG
 
@@ -18,6 +19,9 @@ class ModelError(RuntimeError):
 @contextmanager
 def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``out`` if all goes well, and is removed otherwise.
+
+    A model that is replaced is kept until then. Where the process is killed between the two last
+    steps, which take no time, it is still there as ``<out>.replaced-<date>-<n>``.
 
     Raises:
         ModelError: ``out`` is there, and ``force`` is not set or it holds no model.
@@ -31,6 +35,7 @@ def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
         if not force:
             raise ModelError(f"{out} is there: choose another name, or replace it with --force")
     out.parent.mkdir(parents=True, exist_ok=True)
+    old = name_aside(out)  # not in the scratch folder, with which it would go
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch:
         folder = Path(scratch) / "new"
         folder.mkdir()
@@ -40,33 +45,39 @@ def new_folder(out: Path | str, force: bool = False) -> Iterator[Path]:
             if error.errno in FULL:  # whatever file was copied there
                 raise explained(error, out) from error
             raise
-        old = Path(scratch) / "old"
-        if out.exists():
-            out.rename(old)
         try:
+            if out.exists():
+                out.rename(old)
             folder.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)  # else it would go with the scratch folder
+        except BaseException:  # Ctrl-C too
+            if old.exists() and not out.exists():
+                old.rename(out)
             raise
+    remove(old)
 
 
 def read_part(directory: Path, name: str) -> dict[str, Any]:
     """The JSON object in a file of a model's folder.
 
     Raises:
-        ModelError: it is missing or something else; says what to do.
+        ModelError: it is missing, damaged, another run's or something else; says what to do.
     """
     try:
-        return read_json(directory / name)
+        part = read_record(directory / name)
+        if not isinstance(part, dict):
+            raise ValueError(f"it is no JSON object, but of type {type(part).__name__}")
+        return part
     except FileNotFoundError as error:
         raise ModelError(
             f"{directory} holds no model, for there is no {name} in it: name a run directory, such "
             "as runs/<task>/<corpus>/<preset>/<gate>/seed-1 (g2lstm runs lists them), or a model's "
             "folder"
         ) from error
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{directory / name} cannot be read: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{directory / name} cannot be read ({error}): put back a good copy of it, or of the "
+            "whole folder"
+        ) from error
 
 
 @contextmanager

@@ -5,7 +5,6 @@ translates line n of the other. The environment variables are those of `g2lstm.c
 """
 
 import difflib
-import json
 import os
 import re
 import warnings
@@ -27,7 +26,6 @@ from g2lstm.corpus_sources import (
     fetch,
     read_lines,
 )
-from g2lstm.files import read_text
 from g2lstm.hub import HubText
 from g2lstm.text import prepared
 
@@ -187,8 +185,14 @@ class _Side(NamedTuple):
 def _read(name: str, languages: tuple[str, str]) -> tuple[str, dict[str, list[_Side]]]:
     """The origin of a corpus, and the two sides of each split."""
     if name == "grammar":
-        folder = f"parallel-grammar-{parallel_grammar.fingerprint()}"
-        return _read_folder(cached(folder, _checksums, parallel_grammar.write_corpus), languages)
+        kinds = ("de", "en", "clauses.jsonl")
+        files = [f"{split}.{kind}" for split in SPLITS for kind in kinds]
+        folder = cached(
+            f"parallel-grammar-{parallel_grammar.fingerprint()}",
+            [*files, "manifest.json"],
+            parallel_grammar.write_corpus,
+        )
+        return _read_folder(folder, languages)
     folder = _local_folder(name)
     if folder is not None:
         return _read_folder(folder, languages)
@@ -215,12 +219,6 @@ def _local_folder(name: str) -> Path | None:
     if name not in _PUBLISHED:
         return existing_folder(name)
     return next((folder for folder in _data_folders(name) if folder.is_dir()), None)
-
-
-def _checksums(folder: Path) -> dict[str, str]:
-    """Of the files in the cache; there once `write_corpus` came to its end."""
-    manifest = json.loads(read_text(folder / "manifest.json"))
-    return {k: v for split in SPLITS for k, v in manifest["splits"][split]["sha256"].items()}
 
 
 def _read_folder(folder: Path, languages: tuple[str, str]) -> tuple[str, dict[str, list[_Side]]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from g2lstm.experiments import arguments_of, changed_settings, configure, run_directory
 from g2lstm.files import read_bytes, read_json, read_text
+from g2lstm.identity import read_record
 from g2lstm.records import BLEU_STATISTICS, CONFIG, MEASUREMENTS, Run, read_bleu_statistics
 from g2lstm.scoring import bleu_from_statistics
 from g2lstm.trials import trial_place
@@ -171,7 +172,7 @@ def _metrics_problems(run: Run, tested: bool) -> list[str]:
 
 def measurement_problems(path: Path) -> list[str]:
     """Where a measurement does not belong to the run in whose folder it lies."""
-    record, config = read_json(path), read_json(path.parents[1] / CONFIG)
+    record, config = read_record(path), read_record(path.parents[1] / CONFIG)
     problems = [f"its provenance {p}" for p in provenance_problems(record["provenance"])]
     checks = {
         f"does not lie in {MEASUREMENTS}/": path.parent.name == MEASUREMENTS,

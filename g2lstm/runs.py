@@ -13,10 +13,10 @@ A run directory, under ``$G2LSTM_RUNS`` (default ``runs``)::
         translations.json     of a translation: the translated test sentences
         *_subwords.json       of a translation: the vocabularies that its weights belong to
 
-A run whose settings, code or data have changed since is started anew.
+Each file says which run it belongs to, see `identity`. A run whose settings, code or data have
+changed since is started anew; what it was is kept beside it, as ``seed-<n>.replaced-<date>-<n>``.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -26,27 +26,36 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from filelock import Timeout
 from torch import nn
 
 from g2lstm.checkpoint import read_progress
 from g2lstm.data_parallel import computed_by_first, rank, world_size
 from g2lstm.experiments import Configuration, command, run_directory
-from g2lstm.files import remove, write_json
+from g2lstm.files import WriteError, locked, remove
 from g2lstm.gates import TemperatureSchedule
+from g2lstm.identity import write_record
 from g2lstm.language_model_task import LanguageModelTask
 from g2lstm.memory import ResourceError, check_memory, parameter_bytes
 from g2lstm.provenance import code_checksum, provenance
 from g2lstm.records import (
+    CONFIG,
+    LOCK,
+    METRICS,
+    PROVENANCE,
     RECORDS,
+    SUMMARY,
     TRANSLATION_RECORDS,
+    WEIGHTS,
     Run,
     RunError,
+    keep_aside,
     read_record,
     read_run,
 )
@@ -176,21 +185,24 @@ def train_or_load(experiment: Experiment, progress_bar: bool = True) -> Run:
         computed_by_first(lambda: float(done), experiment.model)  # `follow` waits for it
         if done:
             print("this run is done: its weights and records are loaded")
-            load_best(directory / "model.safetensors", experiment.model)
-            return read_run(directory)
+            run = read_run(directory)
+            load_best(directory / WEIGHTS, experiment.model)
+            return run
+        remove(directory / SUMMARY)  # it would say that the others are what they were
         started = time.perf_counter()
         resumed = (directory / CHECKPOINT).exists()
         if resumed:
             print("this run was begun before: it goes on after its last finished epoch")
         history = _train(experiment, directory, progress_bar, experiment.task.probe)
         summary = experiment.task.summarise(directory) | _about(experiment, history)
-        record = read_record(directory / "provenance.json")
+        record = read_record(directory / PROVENANCE)
         record["training_seconds"] = sum(row["seconds"] for row in history)
         # Of the whole run, evaluations included; unknown for a run made in several sittings.
         record["seconds"] = None if resumed else time.perf_counter() - started
         record["resumed"] = resumed
-        write_json(directory / "provenance.json", record)
-        write_json(directory / "summary.json", summary)
+        write_record(directory / PROVENANCE, record)
+        others = [directory / name for name in _files(configuration) if name != SUMMARY]
+        write_record(directory / SUMMARY, summary, files=others)
     return read_run(directory)
 
 
@@ -205,7 +217,7 @@ def follow(experiment: Experiment) -> None:
         (Path(folder) / "state").mkdir()
         # Absent at the start of a run. The first process cannot go on from it by itself.
         with suppress(FileNotFoundError):
-            for name in (CHECKPOINT, "model.safetensors"):
+            for name in (CONFIG, CHECKPOINT, WEIGHTS):
                 shutil.copy(experiment.directory / name, Path(folder) / name)
         _train(experiment, Path(folder), progress_bar=False)
 
@@ -264,24 +276,28 @@ def _make_ready(experiment: Experiment) -> None:
             f"{configuration.corpus}: rename one of the folders, or set G2LSTM_RUNS to another one"
         )
     same = old.get("fingerprint") == experiment.fingerprint
-    weights = directory / "model.safetensors"
+    weights = directory / WEIGHTS
     # After the first epoch there are weights: without them the state is of no use.
     kept = weights.exists() or (
-        (directory / "state").exists() and not (directory / "metrics.jsonl").exists()
+        (directory / "state").exists() and not (directory / METRICS).exists()
     )
     if same and kept:
         # What is damaged is found out now, not after the training.
         if weights.exists():
             read_progress(weights, "temperature")
-        if (directory / "provenance.json").exists():
-            read_record(directory / "provenance.json")
+        if (directory / PROVENANCE).exists():
+            read_record(directory / PROVENANCE)
             return
     else:
+        why = "its config.json or weights are missing"
         if old and not same:
-            print(f"{directory}: settings, code or data have changed; the run starts anew")
-        elif (directory / "state").exists():
-            print(f"{directory}: its config.json or weights are missing; the run starts anew")
-        for name in (*RECORDS, *TRANSLATION_RECORDS, "model.safetensors", "state"):
+            why = "settings, code or data have changed"
+        if not same and (weights.exists() or (directory / SUMMARY).exists()):
+            kept = keep_aside(directory)
+            print(f"{directory}: {why}; the run starts anew, and {kept} holds what it was")
+        elif (old and not same) or (directory / "state").exists():
+            print(f"{directory}: {why}; the run starts anew")
+        for name in (*RECORDS, *TRANSLATION_RECORDS, WEIGHTS, "state"):
             remove(directory / name)
     source = experiment.task.source
     source = source if source.startswith("hub:") else "local files"
@@ -291,38 +307,39 @@ def _make_ready(experiment: Experiment) -> None:
         "unseen": experiment.task.unseen,
     }
     record = provenance(command(configuration), seed=configuration.seed, data=data)
-    write_json(directory / "provenance.json", record)
+    place = "/".join(run_directory(configuration).absolute().parts[-5:])
+    run = {"run": place, "fingerprint": experiment.fingerprint}
+    write_record(directory / PROVENANCE, record, run)
     config = asdict(configuration) | {"fingerprint": experiment.fingerprint}
-    write_json(directory / "config.json", config)
+    write_record(directory / CONFIG, config, run)
 
 
 @contextmanager
 def _locked(directory: Path) -> Iterator[None]:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / ".lock", "w")  # noqa: SIM115
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {directory}: {error.strerror}; make it writable, or set G2LSTM_RUNS "
-            "to a folder that is"
-        ) from error
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            stack.enter_context(locked(directory / LOCK))
+        except Timeout as error:
             raise RunError(f"another process is at work on {directory}; wait for it") from error
+        except WriteError:
+            raise
+        except OSError as error:
+            raise RunError(
+                f"cannot write to {directory}: {error.strerror}; make it writable, or set "
+                "G2LSTM_RUNS to a folder that is"
+            ) from error
         yield
 
 
 def _files(configuration: Configuration) -> tuple[str, ...]:
     """What a finished run leaves, weights included."""
     further = TRANSLATION_RECORDS if configuration.task == "translation" else ()
-    return (*RECORDS, *further, "model.safetensors")
+    return (*RECORDS, *further, WEIGHTS)
 
 
 def _config(directory: Path) -> dict[str, Any]:
     # Damaged it is no reason to delete a run that may be whole.
-    path = directory / "config.json"
+    path = directory / CONFIG
     return read_record(path) if path.exists() else {}
 
 

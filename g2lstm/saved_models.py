@@ -25,7 +25,8 @@ from g2lstm.checkpoint import CheckpointError, check_weights
 from g2lstm.compression import Method, WeightsError, compress
 from g2lstm.corpora import END, UNKNOWN, Vocabulary, load_corpus
 from g2lstm.experiments import Configuration, arguments_of, build_model, configure
-from g2lstm.files import copy, write_json
+from g2lstm.files import copy
+from g2lstm.identity import write_record
 from g2lstm.low_rank_lstm import factorise
 from g2lstm.manifest import write_manifest
 from g2lstm.memory import check_memory, parameter_bytes
@@ -286,7 +287,7 @@ def save_compressed(
             "evaluation_gate": saved.model.evaluation_gate,
             "report": report.to_dict("records"),
         }
-        write_json(folder / COMPRESSION, about)
+        write_record(folder / COMPRESSION, about)
         write_manifest(folder)
     return report
 
@@ -295,7 +296,7 @@ def save_vocabulary(saved: SavedModel, folder: Path) -> None:
     """Write what turns text into the model's input to ``folder``."""
     if saved.words is not None:
         content = {"unknown": saved.words.knows_unknown, "tokens": saved.words.vocabulary.tokens}
-        write_json(folder / VOCABULARY, {"format": VOCABULARY_FORMAT, **content})
+        write_record(folder / VOCABULARY, {"format": VOCABULARY_FORMAT, **content})
     if saved.subwords is not None:
         for subwords, name in zip(saved.subwords, (SOURCE_SUBWORDS, TARGET_SUBWORDS), strict=True):
             subwords.save(folder / name)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from g2lstm.files import read_text, write_json
+from g2lstm.identity import read_record, write_record
 from g2lstm.text import prepared, words_of
 
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
@@ -107,7 +107,7 @@ class Subwords:
         content = {"format": FORMAT, "pieces": self.pieces, "merges": self.merges}
         if self.words is not None:
             content["words"] = sorted(self.words)
-        write_json(path, content)
+        write_record(path, content)
 
     @classmethod
     def load(cls, path: Path | str) -> "Subwords":
@@ -115,10 +115,10 @@ class Subwords:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
+            ValueError: the file holds something else, or belongs to another run.
         """
         try:
-            content = json.loads(read_text(path))
+            content = read_record(path)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
             pieces, merges, words = content["pieces"], content["merges"], content.get("words")

@@ -1,6 +1,5 @@
 """The training loop: SGD with NT-ASGD, AdamW or AdaDelta, checkpoints, exact resume."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +16,9 @@ from tqdm.auto import tqdm
 from g2lstm.checkpoint import load_checkpoint, read_progress, save_checkpoint
 from g2lstm.compression import check_finite
 from g2lstm.data_parallel import computed_by_first, reseed, sum_gradients
-from g2lstm.files import write_text
 from g2lstm.gate_rates import scale_gates, with_gate_rate
 from g2lstm.gates import TemperatureSchedule
+from g2lstm.identity import METRICS, write_rows
 from g2lstm.options import TrainingOptions
 from g2lstm.products import emulates_bfloat16
 
@@ -104,7 +103,7 @@ def train(
 
     Raises:
         TrainingDivergedError: the loss is not finite, or far worse than guessing.
-        CheckpointError: the checkpoint is damaged or of another model.
+        CheckpointError: the checkpoint is damaged or of another run or model.
     """
     directory = Path(directory)
     checkpoint = directory / CHECKPOINT
@@ -119,7 +118,7 @@ def train(
         optimizer = _optimizer(model, options, averaging)
         progress = load_checkpoint(checkpoint, model, optimizer)
         history, stopped = progress["history"], progress["stopped"]
-        _write_metrics(directory, history)
+        write_rows(directory / METRICS, history)
     else:
         if options.gate_initial_scale != 1:
             scale_gates(model, options.gate_initial_scale)
@@ -162,7 +161,7 @@ def train(
                 optimizer = _optimizer(model, options, averaging)
             progress = {"history": history, "averaging": averaging, "stopped": stopped}
             save_checkpoint(checkpoint, model, optimizer, progress)
-            _write_metrics(directory, history)
+            write_rows(directory / METRICS, history)
             tqdm.write(
                 f"epoch {epoch + 1:3d}/{total_epochs}  train {row['train_perplexity']:8.2f}  "
                 f"valid {row['valid_perplexity']:8.2f}  {row['tokens_per_second']:.0f} tokens/s"
@@ -180,7 +179,8 @@ def load_best(path: Path | str, model: nn.Module) -> None:
     """Load the weights in ``path`` (``model.safetensors``) and the temperature they belong to.
 
     Raises:
-        CheckpointError: the file is missing, damaged, of another model or no file of weights.
+        CheckpointError: the file is missing, damaged, of another run than its folder, of another
+            model or no file of weights.
         WeightsError: a weight is NaN or infinite.
     """
     temperature = read_progress(path, "temperature")["temperature"]
@@ -317,7 +317,3 @@ def _averaged_weights(model: nn.Module, optimizer: torch.optim.Optimizer) -> Ite
         with torch.no_grad():
             for parameter, value in zip(parameters, current, strict=True):
                 parameter.copy_(value)
-
-
-def _write_metrics(directory: Path, history: list[dict[str, Any]]) -> None:
-    write_text(directory / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history))

@@ -1,7 +1,6 @@
 """The translation experiment: its data, model, training objective and measurements."""
 
 import hashlib
-import json
 import time
 import warnings
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from g2lstm.beam_search import Hypothesis, translate
 from g2lstm.corpora import SPLITS
 from g2lstm.evaluation import evaluate_translation
 from g2lstm.experiments import Configuration, build_model
-from g2lstm.files import write_json, write_text
+from g2lstm.identity import write_record
 from g2lstm.inspection import gate_summary, recorded
 from g2lstm.lstm import set_mode
 from g2lstm.objectives import TranslationObjective
@@ -153,8 +152,8 @@ class TranslationTask:
         seen_texts, _ = self.translate(seen.sources)
         seen_references = [corpus.train[1][i] for i in chosen]
         statistics = bleu_statistics(texts, references, corpus.tokenised, corpus.target_language)
-        write_text(directory / BLEU_STATISTICS, json.dumps(statistics.tolist()) + "\n")
-        write_json(directory / TRANSLATIONS, texts)
+        write_record(directory / BLEU_STATISTICS, statistics.tolist(), indent=None)
+        write_record(directory / TRANSLATIONS, texts)
         self.source_subwords.save(directory / SOURCE_SUBWORDS)
         self.target_subwords.save(directory / TARGET_SUBWORDS)
         summary = {

@@ -7,15 +7,12 @@ itself is chosen by these records. In ``exploration`` they are what departs from
 today, whatever it was when the trial was made; the paper's compressions are measured too.
 """
 
-import fcntl
 import functools
 import json
 import math
 import operator
-import os
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -34,8 +31,9 @@ from g2lstm.experiments import (
     results_directory,
     run_directory,
 )
-from g2lstm.files import read_text, write_json, write_text
+from g2lstm.files import locked, read_text, write_text
 from g2lstm.gates import GATES
+from g2lstm.identity import run_of, write_record
 from g2lstm.plots import GATE_LABELS, save_table
 from g2lstm.presets import PRESETS
 from g2lstm.records import (
@@ -45,7 +43,6 @@ from g2lstm.records import (
     PROVENANCE,
     Run,
     RunError,
-    read_record,
     read_run,
 )
 from g2lstm.results import results_provenance, run_label
@@ -54,6 +51,8 @@ from g2lstm.settings import model_defaults, training_defaults
 
 # Folders in the results of a preset; the names of their tables end so.
 TUNING, EXPLORATION = "tuning", "exploration"
+# In the results: processes that tune at the same time share the records and the table.
+LOCK = ".lock"
 COMPRESSION = replace(CURVES, name="compression_on_validation")
 
 
@@ -117,7 +116,8 @@ def copy_trial(directory: Path, results: Path, kind: str) -> None:
         ParameterError: see `trial_place`.
         RunError, CorpusError, CheckpointError: see `compression_of`.
     """
-    record, config = read_record(directory / PROVENANCE), read_record(directory / CONFIG)
+    trial = read_run(directory, tested=False)
+    record, config = trial.provenance, trial.config
     configuration = _as_of_today(config)
     target = results / kind / trial_place(config, kind)
     record["command"] = (
@@ -128,26 +128,14 @@ def copy_trial(directory: Path, results: Path, kind: str) -> None:
     )
     names = [METRICS]
     if kind == EXPLORATION:
-        compression_of(read_run(directory, tested=False))
+        compression_of(trial)
         names.append(f"{MEASUREMENTS}/{COMPRESSION.name}.json")
-    with _alone(results):
+    with locked(results / LOCK, wait=True):
         (target / CONFIG).unlink(missing_ok=True)  # a trial is there when its config is
         for name in names:
             write_text(target / name, read_text(directory / name))
-        write_json(target / PROVENANCE, record)
+        write_record(target / PROVENANCE, record, run_of(directory / CONFIG))
         write_text(target / CONFIG, read_text(directory / CONFIG))
-
-
-@contextmanager
-def _alone(results: Path) -> Iterator[None]:
-    """Other processes that tune at the same time wait: they share the records and the table."""
-    results.mkdir(parents=True, exist_ok=True)
-    folder = os.open(results, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 def read_trials(results: Path, kind: str, task: str, corpus: str) -> list[Run]:
@@ -189,7 +177,7 @@ def save_trials(example: Configuration, kind: str) -> pd.DataFrame:
         RunError: there are none.
     """
     results, label = results_directory(example.preset), corpus_label(example)
-    with _alone(results):
+    with locked(results / LOCK, wait=True):
         trials = read_trials(results, kind, example.task, label)
         if not trials:
             raise RunError(f"no trial of {example.task} on {label} has ended: see above")

@@ -11,7 +11,9 @@ from g2lstm.corpus_sources import CorpusError
 from g2lstm.experiments import NOTEBOOKS, configure, gate_settings
 from g2lstm.files import read_json
 from g2lstm.gates import GATES
+from g2lstm.identity import read_record
 from g2lstm.manifest import MANIFEST, differences, listed_files
+from g2lstm.model_folders import ModelError
 from g2lstm.presets import PRESETS
 from g2lstm.rebuilding import (
     MAKERS,
@@ -29,10 +31,11 @@ from g2lstm.record_checks import (
     provenance_problems,
     run_problems,
 )
-from g2lstm.records import DAMAGED, MEASUREMENTS, Run, read_run
+from g2lstm.records import DAMAGED, MEASUREMENTS, WEIGHTS, Run, read_run
 from g2lstm.report import FOREST
 from g2lstm.results import FIGURES as RUN_FIGURES
 from g2lstm.results import TABLES as RUN_TABLES
+from g2lstm.saved_models import open_model
 from g2lstm.studies import FIGURES as STUDY_FIGURES
 from g2lstm.studies import SOMETIMES_TABLES
 from g2lstm.studies import TABLES as STUDY_TABLES
@@ -43,7 +46,7 @@ Items = Iterator[tuple[str, list[str]]]  # a file or directory, and what is wron
 RESULTS = ("runs", "tables", "notebooks", "claims.json")  # each tells results from a model
 REPORT = ("claims.json", "report.md")
 # A measurement that does not fit its run is made anew where there are weights.
-UNFIT = (*DAMAGED, CheckpointError, CorpusError)
+UNFIT = (*DAMAGED, CheckpointError, CorpusError, ModelError)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ class Check:
 def verify(folder: Path | str) -> list[Check]:
     """Check a folder of a preset's results, or of a released model.
 
-    Of a model, which holds nothing of `RESULTS`, only the checksums are looked at.
+    A model holds nothing of `RESULTS`; of it the checksums are looked at, and whether all of its
+    files belong to the run that it is released as.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -133,6 +137,9 @@ def verify(folder: Path | str) -> list[Check]:
             ("notebooks ran without errors", _notebooks, again),
             ("report and claims follow from the records", _report, again),
         ]
+    else:
+        again = "put back a good copy of the model, or release it again with g2lstm release"
+        kinds.append(("files are those of one run", _model, again))
     published = _read(folder)
     return [_check(kind, items, published, remedy) for kind, items, remedy in kinds]
 
@@ -204,6 +211,19 @@ def _measurements(published: Published) -> Items:
         for path in sorted(published.folder.glob(f"{kind}/*/*/*/*/*/{MEASUREMENTS}/*")):
             name = path.relative_to(published.folder).as_posix()
             yield name, _problems(lambda path=path: measurement_problems(path))
+
+
+def _model(published: Published) -> Items:
+    def problems(path: Path) -> list[str]:
+        if path.name == WEIGHTS:
+            open_model(published.folder, device="cpu")
+        elif path.suffix == ".json":
+            read_record(path)
+        return []
+
+    for name in listed_files(published.folder):
+        path = published.folder / name
+        yield name, _problems(lambda path=path: problems(path))
 
 
 def _labels(places: Iterable[str]) -> list[tuple[str, str, str]]:

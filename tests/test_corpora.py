@@ -1,8 +1,10 @@
 """Loading corpora: encoding, the embedded corpus's cache, the hub (a stand-in), and errors."""
 
 import hashlib
+import json
 import os
 import pwd
+import re
 import socket
 import subprocess
 import sys
@@ -223,9 +225,39 @@ def test_a_broken_cache_is_mended(small_grammar, harm, cut):
         path.write_bytes(whole[: whole.index(b"\n") + 1])
     else:
         path.unlink()
-    second = load_corpus("grammar")
+    if harm == "sha256.json" and not cut:  # as after a kill, before the last file was written
+        second = load_corpus("grammar")
+    else:
+        with pytest.warns(UserWarning, match=f"made anew: {re.escape(harm)}"):
+            second = load_corpus("grammar")
     assert second.checksums == first.checksums
     assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["another number", "text", "{}", "[1]"])
+def test_a_changed_floor_is_found(small_grammar, content):
+    first = load_corpus("grammar")
+    path = Path(first.source) / "floor.json"
+    whole = path.read_text()
+    if content == "another number":
+        content = whole.replace(f"{first.entropy_floor}", f"{first.entropy_floor - 1}")
+        assert json.loads(content) != json.loads(whole)
+    path.write_text(content)
+    with pytest.warns(UserWarning, match=r"made anew: floor\.json"):
+        second = load_corpus("grammar")
+    assert second.entropy_floor == first.entropy_floor
+    assert path.read_text() == whole
+
+
+def test_a_cached_file_that_cannot_be_made_anew_is_named(small_grammar):
+    path = Path(load_corpus("grammar").source) / "floor.json"
+    path.unlink()
+    path.mkdir()
+    with (
+        pytest.warns(UserWarning, match=r"made anew: floor\.json"),
+        pytest.raises(CorpusError, match=r"cannot write .*floor\.json"),
+    ):
+        load_corpus("grammar")
 
 
 def test_another_grammar_has_another_place(small_grammar, monkeypatch):

@@ -1,6 +1,5 @@
 """Two processes on the CPU, over gloo on the loopback device, against one with the same batches."""
 
-import json
 import multiprocessing
 import os
 import shlex
@@ -28,6 +27,7 @@ from g2lstm.data_parallel import (
 )
 from g2lstm.experiments import command as command_of
 from g2lstm.experiments import configure
+from g2lstm.identity import read_rows
 from g2lstm.language_model import LanguageModel
 from g2lstm.objectives import LanguageModelObjective, TranslationObjective
 from g2lstm.options import LanguageModelOptions, TranslationOptions
@@ -102,7 +102,7 @@ def translation(folder):
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
-    rows = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    rows = read_rows(folder / "metrics.jsonl")
     # The temperature of a plain sigmoid is None, and the precision is no number.
     ignored = {*TIMING_COLUMNS, "temperature", "precision"}
     return [{k: v for k, v in row.items() if k not in ignored} for row in rows]

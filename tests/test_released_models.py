@@ -2,17 +2,21 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
 from cards import card_metrics
 from g2lstm.batches import encode_pairs
+from g2lstm.checkpoint import CheckpointError
 from g2lstm.command_line import main
 from g2lstm.corpora import load_corpus
 from g2lstm.evaluation import evaluate_translation
-from g2lstm.manifest import differences
+from g2lstm.identity import read_record
+from g2lstm.manifest import differences, write_manifest
 from g2lstm.parallel_corpora import load_parallel
-from g2lstm.saved_models import open_model
+from g2lstm.saved_models import ModelError, open_model
+from g2lstm.verification import verify
 from sources import ROOT
 
 LANGUAGE_MODELS = ("language-model-gumbel", "language-model-sigmoid")
@@ -44,7 +48,22 @@ def test_a_released_model_is_the_published_run(name):
     }
     for record in ("summary.json", "provenance.json"):
         theirs = json.loads((published[config["fingerprint"]] / record).read_text())
-        assert json.loads((model / record).read_text()) == theirs
+        assert read_record(model / record) == theirs
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_released_model_is_not_used_with_files_of_another(name, tmp_path):
+    task, _, gate = name.rpartition("-")
+    other = f"{task}-{'sigmoid' if gate == 'gumbel' else 'gumbel'}"
+    files = ["model.safetensors", "config.json"]
+    files += ["vocabulary.json"] if task == "language-model" else ["source_subwords.json"]
+    for file in files:
+        model = shutil.copytree(ROOT / "models" / name, tmp_path / file)
+        shutil.copy(ROOT / "models" / other / file, model / file)
+        write_manifest(model)  # as if it were meant
+        with pytest.raises((ModelError, CheckpointError), match="it belongs to the run"):
+            open_model(model, device="cpu")
+        assert any(check.failures for check in verify(model))
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)

@@ -1,6 +1,7 @@
 import fcntl
 import json
 import math
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ import torch
 from g2lstm import runs as runs_module
 from g2lstm.evaluation import evaluate, evaluate_with_cache
 from g2lstm.experiments import ParameterError, configure, run_directory
+from g2lstm.files import WriteError
 from g2lstm.gates import GATES
 from g2lstm.inspection import record_gates
 from g2lstm.language_model_task import LanguageModelTask
+from g2lstm.listing import list_runs
 from g2lstm.measurements import load_trained
 from g2lstm.presets import LANGUAGE_MODEL
 from g2lstm.provenance import _essence
@@ -29,6 +32,7 @@ from g2lstm.results import (
     summary_frame,
 )
 from g2lstm.runs import prepare, train_or_load
+from tiny_runs import without_headers
 
 TINY = {
     "epochs": 2,
@@ -178,10 +182,69 @@ def test_a_run_starts_anew_when_data_or_code_changed(root, tmp_path, monkeypatch
         (folder / "train.txt").write_text("a b c e d\n" * 100)
     else:
         monkeypatch.setattr(runs_module, "code_checksum", lambda modules: "another")
+    files = {
+        path.relative_to(run.directory): path.read_bytes()
+        for path in run.directory.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
     _, again = finish(str(folder))
-    assert "the run starts anew" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "the run starts anew" in said
+    # What it was is kept, and counts for nothing but itself.
+    (kept,) = (path for path in run.directory.parent.iterdir() if path != run.directory)
+    assert str(kept) in said
+    assert {
+        path.relative_to(kept): path.read_bytes() for path in kept.rglob("*") if path.is_file()
+    } == files
+    assert read_run(kept).summary == run.summary
+    assert [entry["run"] for entry in list_runs(root)] == ["/".join(run.directory.parts[-5:])]
+    assert [found.directory for found in find_runs("quick", str(folder))] == [run.directory]
     assert again.config["fingerprint"] != run.config["fingerprint"]
     assert (again.metrics == run.metrics) is False
+
+
+def test_each_run_that_was_replaced_is_kept(root, corpus, monkeypatch):
+    _, first = finish(corpus)
+    for number in range(2):
+        monkeypatch.setattr(runs_module, "code_checksum", lambda modules, n=number: f"other {n}")
+        finish(corpus)
+    kept = [path for path in first.directory.parent.iterdir() if path != first.directory]
+    assert len({read_run(path).config["fingerprint"] for path in kept}) == 2
+
+
+@pytest.mark.parametrize("moved", range(6))
+def test_a_kill_while_a_run_is_put_aside_loses_nothing(root, corpus, monkeypatch, moved):
+    _, first = finish(corpus)
+    names = {path.name for path in first.directory.iterdir()} - {".lock"}
+    monkeypatch.setattr(runs_module, "code_checksum", lambda modules: "another")
+    rename, done = Path.rename, []
+
+    def interrupted(path, target):
+        if len(done) == moved:
+            raise KeyboardInterrupt
+        done.append(path.name)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            finish(corpus)
+    finish(corpus)
+    kept = [path for path in first.directory.parent.iterdir() if path != first.directory]
+    assert {path.name for folder in kept for path in folder.iterdir()} == names
+    assert sum(len(list(folder.iterdir())) for folder in kept) == len(names)
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_run_whose_lock_is_none_is_refused(root, corpus, tmp_path, kind):
+    experiment = prepare(configure(corpus=corpus, overrides=TINY), device="cpu")
+    experiment.directory.mkdir(parents=True)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    lock = experiment.directory / ".lock"
+    lock.symlink_to(tmp_path / "thesis.txt") if kind == "link" else os.mkfifo(lock)
+    with pytest.raises(WriteError, match=r"\.lock should be a lock"):
+        train_or_load(experiment)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_a_second_process_on_the_same_run_is_refused(root, corpus):
@@ -315,6 +378,7 @@ def test_the_cache_pointer_has_the_settings_that_are_asked_for(root, corpus):
 
 def older(run):
     """Rewrite the records of a run as they were when the settings of the cache had no name."""
+    without_headers(run.directory)
     config = json.loads((run.directory / "config.json").read_text())
     del config["evaluation"]["cache_recipe"]
     (run.directory / "config.json").write_text(json.dumps(config))

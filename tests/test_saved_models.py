@@ -18,6 +18,7 @@ from g2lstm.evaluation import evaluate
 from g2lstm.files import WriteError
 from g2lstm.low_rank_lstm import factorise
 from g2lstm.manifest import differences
+from g2lstm.records import read_translations
 from g2lstm.release import release
 from g2lstm.saved_models import (
     ModelError,
@@ -28,7 +29,7 @@ from g2lstm.saved_models import (
     save_compressed,
 )
 from g2lstm.subwords import END
-from tiny_runs import finished, trained
+from tiny_runs import finished, trained, without_headers
 
 pytestmark = pytest.mark.usefixtures("corpora")
 
@@ -40,6 +41,14 @@ def models(corpora, tmp_path_factory):
     for task in ("language-model", "translation"):
         release(finished(task, gate="sharpened").directory, folder / task)
     return folder
+
+
+@pytest.fixture(scope="module")
+def plain(models, tmp_path_factory):
+    """The same in the first format, whose files do not say which run they belong to."""
+    folder = tmp_path_factory.mktemp("plain") / "models"
+    shutil.copytree(models, folder)
+    return {path.name: without_headers(path) for path in folder.iterdir()}
 
 
 def no_corpus(*arguments):
@@ -65,15 +74,14 @@ def test_a_released_translation_model_is_that_of_its_run(models):
     source, target = saved.subwords
     found = translate(saved.model, [[*row, END] for row in source.encode(sentences)])
     texts = target.decode([hypothesis.tokens for hypothesis in found])
-    known = json.loads((run.run.directory / "translations.json").read_text())
-    assert texts == known[:5]
+    assert texts == read_translations(run.run)[:5]
 
 
 def test_a_run_directory_takes_its_vocabulary_from_the_corpus(corpora, tmp_path):
     run = finished("language-model", gate="sharpened")
     words = open_model(run.directory, device="cpu").words
     assert words.vocabulary.tokens == load_corpus("grammar").vocabulary.tokens
-    shutil.copytree(run.directory, tmp_path / "run")
+    without_headers(shutil.copytree(run.directory, tmp_path / "run"))
     record = run.provenance | {"data": {"sha256": {"train": "0" * 64}}}
     (tmp_path / "run/provenance.json").write_text(json.dumps(record))
     with pytest.raises(ModelError, match="trained on another text"):
@@ -186,8 +194,8 @@ def test_a_text_becomes_the_tokens_of_its_corpus():
         ("vocabulary.json", '{"format": "other"}', "its format is 'other'"),
     ],
 )
-def test_a_folder_that_is_no_model_is_an_error(models, tmp_path, name, content, message):
-    shutil.copytree(models / "language-model", tmp_path / "model")
+def test_a_folder_that_is_no_model_is_an_error(plain, tmp_path, name, content, message):
+    shutil.copytree(plain["language-model"], tmp_path / "model")
     path = tmp_path / "model" / name
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(ModelError, match=message):
@@ -216,8 +224,8 @@ def edit(path, **values):
         ({"overrides": [1]}, "TypeError"),
     ],
 )
-def test_a_configuration_of_the_wrong_shape_is_an_error(models, tmp_path, change, message):
-    shutil.copytree(models / "language-model", tmp_path / "model")
+def test_a_configuration_of_the_wrong_shape_is_an_error(plain, tmp_path, change, message):
+    shutil.copytree(plain["language-model"], tmp_path / "model")
     edit(tmp_path / "model/config.json", **change)
     with pytest.raises(ModelError, match=r"config\.json describes no model") as error:
         open_model(tmp_path / "model")
@@ -227,7 +235,7 @@ def test_a_configuration_of_the_wrong_shape_is_an_error(models, tmp_path, change
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], r"compression\.json is no JSON object"),
+        ([], r"compression\.json .*no JSON object"),
         ({}, "describes no compressed model: KeyError: 'rank'"),
         ({"rank": None, "temperature": "hot"}, "temperature must be a number, got 'hot'"),
         ({"rank": "two", "matrices": ["recurrent"]}, "rank must be an integer"),
@@ -235,8 +243,8 @@ def test_a_configuration_of_the_wrong_shape_is_an_error(models, tmp_path, change
         ({"rank": 2, "matrices": 3}, "describes no compressed model: TypeError"),
     ],
 )
-def test_a_compression_of_the_wrong_shape_is_an_error(models, tmp_path, content, message):
-    shutil.copytree(models / "language-model", tmp_path / "model")
+def test_a_compression_of_the_wrong_shape_is_an_error(plain, tmp_path, content, message):
+    shutil.copytree(plain["language-model"], tmp_path / "model")
     (tmp_path / "model/compression.json").write_text(json.dumps(content))
     with pytest.raises(ModelError, match=message):
         open_model(tmp_path / "model")
@@ -249,8 +257,8 @@ def test_a_compression_of_the_wrong_shape_is_an_error(models, tmp_path, content,
         ({"temperature": "hot"}, ModelError, "describes no trained model: .*temperature"),
     ],
 )
-def test_weights_without_a_temperature_are_an_error(models, tmp_path, progress, error, message):
-    shutil.copytree(models / "language-model", tmp_path / "model")
+def test_weights_without_a_temperature_are_an_error(plain, tmp_path, progress, error, message):
+    shutil.copytree(plain["language-model"], tmp_path / "model")
     model = open_model(tmp_path / "model", device="cpu").model
     save_checkpoint(tmp_path / "model/model.safetensors", model, progress=progress)
     with pytest.raises(error, match=message):
@@ -258,7 +266,8 @@ def test_weights_without_a_temperature_are_an_error(models, tmp_path, progress, 
 
 
 def test_a_run_whose_provenance_names_no_text_is_an_error(corpora, tmp_path):
-    shutil.copytree(finished("language-model", gate="sharpened").directory, tmp_path / "run")
+    run = finished("language-model", gate="sharpened").directory
+    without_headers(shutil.copytree(run, tmp_path / "run"))
     (tmp_path / "run/provenance.json").write_text("{}")
     with pytest.raises(ModelError, match=r"provenance\.json describes no run: KeyError: 'data'"):
         open_model(tmp_path / "run")
@@ -278,6 +287,37 @@ def test_a_model_that_cannot_be_replaced_is_still_there(models, tmp_path, monkey
         (folder / "whole").touch()
     assert differences(tmp_path / "model") == []
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("moment", ["before", "between", "after"])
+def test_an_interrupted_replacement_loses_no_model(models, tmp_path, monkeypatch, moment):
+    """Ctrl-C at each of the two renames that replace a model, before and after it is done."""
+    before = differences(shutil.copytree(models / "language-model", tmp_path / "model"))
+    rename = Path.rename
+
+    def interrupted(path, target):
+        first = path.name == "model"
+        if moment == ("before" if first else "after"):
+            raise KeyboardInterrupt
+        found = rename(path, target)
+        if moment == "between" and first:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            save_compressed(
+                open_model(models / "language-model", device="cpu"),
+                tmp_path / "model",
+                rank=2,
+                force=True,
+            )
+        # Where a second one comes at once, the model has another name.
+        (kept,) = tmp_path.iterdir()
+    assert kept.name == "model" or kept.name.startswith("model.replaced-")
+    assert differences(kept) == before == []
+    open_model(kept, device="cpu")
 
 
 def test_a_translation_needs_its_subwords(models, tmp_path):

@@ -1,6 +1,5 @@
 """A job on a real Slurm, with the profile of that name, a real notebook and a small corpus."""
 
-import json
 import os
 import random
 import re
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import needs
 from g2lstm.experiments import configure, run_directory
+from g2lstm.identity import read_record, read_rows
 from sources import copy_project, users_environment
 
 LONG = 400  # seconds that either half may take at most
@@ -47,12 +47,11 @@ class Project:
         )
 
     def read(self, name: str) -> dict:
-        return json.loads((self.run / name).read_text())
+        return read_record(self.run / name)
 
     def measured(self) -> tuple[dict, list[dict], bytes]:
         """Summary, metrics without the time that they took, weights as bytes."""
-        lines = (self.run / "metrics.jsonl").read_text().splitlines()
-        metrics = [json.loads(line) for line in lines]
+        metrics = read_rows(self.run / "metrics.jsonl")
         for row in metrics:
             assert row.pop("seconds") > 0
             assert row.pop("tokens_per_second") > 0
@@ -82,7 +81,7 @@ def killed(project: Project, process: subprocess.Popen) -> str:
     pattern = rf"^(\d+) rule_language_model_run_gumbel\S* {re.escape(str(project.folder))}$"
     (job,) = re.findall(pattern, jobs, re.MULTILINE)
     subprocess.run(["scancel", "--full", "--signal=KILL", job], check=True)
-    epochs = len((project.run / "metrics.jsonl").read_text().splitlines())
+    epochs = len(read_rows(project.run / "metrics.jsonl"))
     assert epochs < configure().training.epochs, "the run was over before the kill"
     return job
 

@@ -1,4 +1,3 @@
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +17,11 @@ from g2lstm.records import (
     BLEU_STATISTICS,
     RECORDS,
     TRANSLATION_RECORDS,
-    TRANSLATIONS,
     RunError,
     copy_records,
     find_runs,
     read_bleu_statistics,
+    read_translations,
 )
 from g2lstm.results import PAPER_BLEU, bleu_table, bootstrap_table, summary_frame
 from g2lstm.runs import prepare, train_or_load
@@ -89,7 +88,7 @@ def test_a_run_records_what_it_measured(root, corpus):
     for side in ("source", "target"):
         saved = Subwords.load(run.directory / f"{side}_subwords.json")
         assert saved.pieces == getattr(task, f"{side}_subwords").pieces
-    texts = json.loads((run.directory / TRANSLATIONS).read_text())
+    texts = read_translations(run)
     assert texts == task.translate(task.pairs["test"].sources)[0]
     references = experiment.corpus.test[1]
     assert summary["test_bleu"] == BLEU().corpus_score(texts, [references]).score

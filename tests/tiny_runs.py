@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from g2lstm import grammar, parallel_grammar
+from g2lstm.checkpoint import read_tensors, write_tensors
 from g2lstm.experiments import configure
+from g2lstm.identity import read_record, read_rows, write_record, write_rows
 from g2lstm.measurements import Trained, load_trained
 from g2lstm.records import Run
 from g2lstm.runs import prepare, train_or_load
@@ -64,6 +66,22 @@ def untrained(task: str = "language-model", **settings) -> Trained:
         nn.init.normal_(parameter, std=0.7)
     experiment.model.eval()
     return Trained(None, experiment.configuration, experiment.task)
+
+
+def without_headers(folder: Path) -> Path:
+    """Make a run, or a model made from one, one of the first format, whose files name no run."""
+    records = {p: read_record(p) for p in folder.rglob("*.json") if p.name != "manifest.json"}
+    metrics = {path: read_rows(path) for path in folder.glob("metrics.jsonl")}
+    kind = "g2lstm_packed" if (folder / "compression.json").exists() else "g2lstm"
+    tensors = {path: read_tensors(path, kind) for path in folder.rglob("*.safetensors")}
+    (folder / "config.json").unlink()
+    for path, record in records.items():
+        write_record(path, record)
+    for path, rows in metrics.items():
+        write_rows(path, rows)
+    for path, content in tensors.items():
+        write_tensors(path, content[0], kind, content[1])
+    return folder
 
 
 def text_corpus(folder: Path, sentences: list[str]) -> str:

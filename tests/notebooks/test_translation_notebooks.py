@@ -8,7 +8,7 @@ import pytest
 
 from execution import assert_refused, execute, pictures, shown
 from g2lstm.gates import GATES
-from g2lstm.records import BLEU_STATISTICS, RECORDS, TRANSLATIONS, find_runs, read_run
+from g2lstm.records import BLEU_STATISTICS, RECORDS, find_runs, read_run, read_translations
 from g2lstm.results import FIGURES, TABLES
 from pets import write_pets
 
@@ -49,7 +49,7 @@ def test_one_run_leaves_a_run_directory_and_shows_its_figures(executed):
         text = shown(notebook)
         assert text.count("reference  ") == 2
         assert run.summary["test_bleu_signature"] in text
-        for translation in json.loads((run.directory / TRANSLATIONS).read_text())[:1]:
+        for translation in read_translations(run)[:1]:
             assert f"translation {translation}" in text
 
 
