@@ -82,7 +82,7 @@ def test_every_command_is_explained_by_examples_that_can_be_parsed(name):
     [
         ("runs --folder {}/nowhere", "nowhere is not a folder: name one that holds runs"),
         ("verify {}/nowhere", "nowhere is not a folder"),
-        ("seal {}/language-model", "neither results nor a model"),
+        ("seal {}", "neither results nor a model"),
         ("translate {}", "holds no model, for there is no config.json in it"),
         ("translate {}/language-model", "is a language model: measure it with g2lstm perplexity"),
         ("perplexity {}/translation x", "is a translation model: use it with g2lstm translate"),
