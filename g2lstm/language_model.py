@@ -37,8 +37,8 @@ class LanguageModel(nn.Module):
         hidden_size: units of every layer but the last (paper: 1150); the last has
             ``embedding_size`` units if the softmax is tied, else ``hidden_size``.
         num_layers: number of LSTM layers (paper: 3).
-        gate, temperature, noise_probability, noise_eps, noise_distribution, noise_gates,
-            evaluation_gate, backend: of every `G2LSTM`.
+        gate, temperature, noise_probability, noise_eps, backend: of every `G2LSTM`.
+        noise_distribution, noise_gates, evaluation_gate: of every `G2LSTM` too.
         dropout: locked dropout on the output of the last layer (paper: 0.4).
         dropout_between: locked dropout between layers (paper: 0.25).
         dropout_embedding: locked dropout on the embeddings (paper: 0.4).

@@ -65,8 +65,8 @@ class TranslationModel(nn.Module):
         embedding_size: size E of embeddings and attentional vectors.
         hidden_size: units H of each layer and direction.
         encoder_layers, decoder_layers: numbers of layers, at least 1.
-        gate, temperature, noise_probability, noise_eps, noise_distribution, noise_gates,
-            evaluation_gate, backend: of every `G2LSTM`.
+        gate, temperature, noise_probability, noise_eps, backend: of every `G2LSTM`.
+        noise_distribution, noise_gates, evaluation_gate: of every `G2LSTM` too.
         attention: "bahdanau" or "luong", see `Attention`.
         input_feeding: the decoder's first layer also sees the attentional vector of the step
             before; the decoder then runs step by step, which is slower.
