@@ -325,9 +325,9 @@ def _labels_of_subwords(trained: Trained, split: str, pairs: Pairs) -> dict[str,
 
 def is_punctuation(token: str) -> bool:
     """Whether it is marks of punctuation only, or Moses' escape of one."""
-    token = html.unescape(token)
-    marks = (unicodedata.category(sign)[0] == "P" and sign not in SIGNS for sign in token)
-    return token == "`" or (bool(token) and all(marks))
+    text = html.unescape(token)
+    marks = (unicodedata.category(sign)[0] == "P" and sign not in SIGNS for sign in text)
+    return text == "`" or (bool(text) and all(marks))
 
 
 _MODULES = ("alignment", "case_study", "inspection", "evaluation", "batches")
