@@ -3,31 +3,106 @@
 A `torch.nn.LSTM` has none of these settings: its gates are plain sigmoids in both modes.
 """
 
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from g2lstm.gates import (
     EVALUATION_GATES,
+    NOISE_DISTRIBUTIONS,
+    NOISE_GATES,
     check_choice,
+    check_eps,
+    check_gate,
+    check_probability,
     check_temperature,
     gaussian_noise,
     logistic_noise,
 )
+
+BACKENDS = ("auto", "reference", "fused", "native")
+
+
+def check_settings(lstm: nn.LSTM) -> None:
+    """See that the settings of a `G2LSTM` are in their ranges, at construction and at every call.
+
+    They are plain attributes, which may be set anew. (``temperature`` may be None where the gate
+    is a plain sigmoid.)
+
+    Raises:
+        ValueError: one is not; names it and its value.
+    """
+    gate = check_gate(lstm.gate)
+    if gate != "sigmoid" or lstm.temperature is not None:
+        check_temperature(lstm.temperature)
+    check_probability(lstm.noise_probability, "noise_probability")
+    check_eps(lstm.noise_eps, "noise_eps")
+    check_choice("noise_distribution", lstm.noise_distribution, NOISE_DISTRIBUTIONS)
+    check_choice("noise_gates", lstm.noise_gates, NOISE_GATES)
+    check_choice("evaluation_gate", lstm.evaluation_gate, EVALUATION_GATES)
+    check_probability(lstm.weight_dropout, "weight_dropout")
+    check_probability(lstm.dropout, "dropout")
+    check_choice("backend", lstm.backend, BACKENDS)
 
 
 def gates_of(lstm: nn.LSTM, training: bool) -> tuple[float, bool]:
     """The temperature that divides in training or in evaluation, and whether gates are hard.
 
     Raises:
-        ValueError: a temperature or ``evaluation_gate`` out of its range was set.
+        ValueError: a setting out of its range, see `check_settings`.
     """
-    gate = getattr(lstm, "gate", "sigmoid")
-    evaluation_gate = getattr(lstm, "evaluation_gate", "plain")
-    check_choice("evaluation_gate", evaluation_gate, EVALUATION_GATES)
-    kept = training or evaluation_gate == "temperature"
-    divided = gate == "sharpened" or (gate == "gumbel" and kept)
-    temperature = check_temperature(lstm.temperature) if divided else 1.0
-    return temperature, not training and evaluation_gate == "hard"
+    if not hasattr(lstm, "noise_gates"):
+        return 1.0, False
+    check_settings(lstm)
+    kept = training or lstm.evaluation_gate == "temperature"
+    divided = lstm.gate == "sharpened" or (lstm.gate == "gumbel" and kept)
+    temperature = lstm.temperature if divided else 1.0
+    return temperature, not training and lstm.evaluation_gate == "hard"
+
+
+def note_gate(lstm: nn.LSTM, state_dict: dict[str, Any], prefix: str) -> None:
+    """Put the gate of a `G2LSTM` into the metadata of its state_dict, beside its version.
+
+    `torch.save` keeps the metadata, safetensors does not. The keys stay those of `torch.nn.LSTM`.
+    """
+    metadata = getattr(state_dict, "_metadata", {}).get(prefix[:-1])
+    if metadata is not None:
+        check_settings(lstm)
+        metadata |= {"gate": lstm.gate, "temperature": float(_sharpness(lstm))}
+
+
+def warn_of_another_gate(lstm: nn.LSTM, metadata: Mapping[str, Any], prefix: str) -> None:
+    """Warn where weights were trained with gates that compute something else in evaluation.
+
+    Plain and Gumbel gates compute the same there, sharpened gates of another temperature do not.
+
+    Args:
+        lstm: the `G2LSTM` that they are loaded into.
+        metadata: what `note_gate` noted; what has no gate (`torch.nn.LSTM`) is loaded silently.
+        prefix: of the layer's keys.
+    """
+    known = {"gate", "temperature"} <= metadata.keys()
+    if known and metadata["temperature"] != _sharpness(lstm):
+        pairs = (metadata["gate"], metadata["temperature"]), (lstm.gate, lstm.temperature)
+        of_saved, of_layer = (
+            f"gate={gate!r}" + (f" of temperature {tau}" if gate == "sharpened" else "")
+            for gate, tau in pairs
+        )
+        name = f" {prefix[:-1]!r}" if prefix else ""
+        warnings.warn(
+            f"weights trained with {of_saved} are loaded into the G2LSTM{name} with {of_layer}, "
+            "which computes something else from them: give the layer the gate and temperature "
+            "that they were trained with",
+            stacklevel=2,
+        )
+
+
+def _sharpness(lstm: nn.LSTM) -> float:
+    """What divides in evaluation, but for the choice of ``evaluation_gate``."""
+    return lstm.temperature if lstm.gate == "sharpened" else 1.0
 
 
 def has_binary_output(lstm: nn.LSTM) -> bool:

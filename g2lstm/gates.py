@@ -13,7 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,26 +25,28 @@ NOISE_DISTRIBUTIONS = ("logistic", "gaussian")
 EVALUATION_GATES = ("plain", "temperature", "hard")
 SCHEDULES = ("constant", "linear", "exponential", "cosine")
 NOISE_EPS = 1e-3  # authors' code
+# The paper's (4.1.1, 4.1.2, 4.2); a plain sigmoid makes no use of it.
+DEFAULT_TEMPERATURES = {"sigmoid": 0.9, "sharpened": 0.2, "gumbel": 0.9}
 
 
 def check_temperature(temperature: float) -> float:
     """Return ``temperature``; raise ValueError unless it is finite and greater than 0."""
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not (_is_number(temperature) and math.isfinite(temperature) and temperature > 0):
         raise ValueError(f"temperature must be a finite number > 0, got {temperature!r}")
     return temperature
 
 
-def check_probability(probability: float) -> float:
-    """Return ``probability``; raise ValueError unless it lies in [0, 1]."""
-    if not 0.0 <= probability <= 1.0:
-        raise ValueError(f"probability must be in [0, 1], got {probability!r}")
+def check_probability(probability: float, name: str = "probability") -> float:
+    """Return ``probability``; raise ValueError, which says its name, unless it is in [0, 1]."""
+    if not (_is_number(probability) and 0.0 <= probability <= 1.0):
+        raise ValueError(f"{name} must be a number in [0, 1], got {probability!r}")
     return probability
 
 
-def check_eps(eps: float) -> float:
-    """Return ``eps``; raise ValueError unless it is finite and not negative."""
-    if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps must be a finite number >= 0, got {eps!r}")
+def check_eps(eps: float, name: str = "eps") -> float:
+    """Return ``eps``; raise ValueError, which says its name, unless it is finite and >= 0."""
+    if not (_is_number(eps) and math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"{name} must be a finite number >= 0, got {eps!r}")
     return eps
 
 
@@ -54,9 +57,14 @@ def check_gate(gate: str) -> str:
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
     """Return ``value``; raise ValueError, which names the setting, unless it is a choice."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    """No bool; no tensor, whose gradient would be lost in silence."""
+    return isinstance(value, float | int | Real) and not isinstance(value, bool)
 
 
 def logistic_noise(

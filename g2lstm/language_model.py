@@ -62,7 +62,7 @@ class LanguageModel(nn.Module):
         num_layers: int = 3,
         *,
         gate: str = "gumbel",
-        temperature: float = 0.9,
+        temperature: float | None = None,
         noise_probability: float = 0.2,
         noise_eps: float = NOISE_EPS,
         noise_distribution: str = "logistic",
@@ -90,10 +90,10 @@ class LanguageModel(nn.Module):
         if cutoff < 0:
             raise ValueError(f"cutoff must not be negative, got {cutoff!r}")
         self.cutoff = cutoff if cutoff < vocabulary_size else 0
-        self.dropout = check_probability(dropout)
-        self.dropout_between = check_probability(dropout_between)
-        self.dropout_embedding = check_probability(dropout_embedding)
-        self.dropout_words = check_probability(dropout_words)
+        self.dropout = check_probability(dropout, "dropout")
+        self.dropout_between = check_probability(dropout_between, "dropout_between")
+        self.dropout_embedding = check_probability(dropout_embedding, "dropout_embedding")
+        self.dropout_words = check_probability(dropout_words, "dropout_words")
         last_size = embedding_size if tie_weights else hidden_size
         widths = [embedding_size] + [hidden_size] * (num_layers - 1) + [last_size]
         self.embedding = nn.Embedding(vocabulary_size, embedding_size)

@@ -47,7 +47,7 @@ def serves(lstm: nn.LSTM, input: object, hx: tuple[Tensor, Tensor] | None) -> bo
     """Whether `run_inference` can run this call of a `LowRankLSTM`."""
     if not isinstance(input, Tensor) or lstm.hard or torch.compiler.is_compiling():
         return False
-    tensors = [input, *(hx or ()), *lstm._parameters.values()]
+    tensors = [input, *(() if hx is None else hx), *lstm._parameters.values()]
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):
         return False
     if torch.is_autocast_enabled("cpu") or any(t.is_inference() for t in lstm._parameters.values()):

@@ -8,23 +8,19 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from g2lstm.gate_modes import draw_noise, gates_of, has_binary_output
-from g2lstm.gates import (
-    EVALUATION_GATES,
-    NOISE_DISTRIBUTIONS,
-    NOISE_EPS,
-    NOISE_GATES,
-    check_choice,
-    check_eps,
-    check_gate,
-    check_probability,
-    check_temperature,
+from g2lstm.gate_modes import (
+    check_settings,
+    draw_noise,
+    gates_of,
+    has_binary_output,
+    note_gate,
+    warn_of_another_gate,
 )
+from g2lstm.gates import DEFAULT_TEMPERATURES, NOISE_EPS
+from g2lstm.layer_inputs import check_call
 from g2lstm.products import emulates_bfloat16
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
 from g2lstm.steps import single_step
-
-BACKENDS = ("auto", "reference", "fused", "native")
 
 # Called with layer, reverse, gates [T, B, 2H] in time order, batch_sizes (None if not packed).
 GateHook = Callable[[int, bool, Tensor, list[int] | None], None]
@@ -38,8 +34,9 @@ class G2LSTM(nn.LSTM):
     """LSTM with a choice of input and forget gate; otherwise `torch.nn.LSTM`.
 
     Constructor, inputs, outputs, `PackedSequence` handling, initialisation, parameter names and
-    gate order (i, f, g, o) are those of `torch.nn.LSTM`, so state_dicts load both ways. (No
-    projections: ``proj_size`` is not offered.)
+    gate order (i, f, g, o) are those of `torch.nn.LSTM`, so state_dicts load both ways. A G2LSTM
+    warns of weights of another gate. A `torch.nn.LSTM` cannot: with weights of sharpened gates it
+    computes something else, without a word. (No projections: ``proj_size`` is not offered.)
 
     Args:
         input_size: number of features of the input.
@@ -52,8 +49,8 @@ class G2LSTM(nn.LSTM):
         gate: "sigmoid" (the paper's baseline LSTM), "sharpened" (``sigmoid(a / temperature)``, in
             training and evaluation) or "gumbel" (G2-LSTM: ``sigmoid((a + noise) / temperature)`` in
             training, ``sigmoid(a)`` in evaluation, as in the authors' code).
-        temperature: tau > 0 of the sharpened and Gumbel gates (the experiments use 0.2 and 0.9);
-            may be set anew between steps.
+        temperature: tau > 0 of the sharpened and Gumbel gates (default, as in the paper: 0.2 and
+            0.9); this and all settings below may be set anew between calls, which check them.
         noise_probability: probability that a gate receives noise (authors' code: 0.2). The
             temperature divides gates without noise too, also if it is 0 (there the authors' code
             leaves the division out).
@@ -78,7 +75,7 @@ class G2LSTM(nn.LSTM):
     float32 and return float32; the native one does as `torch.nn.LSTM` does.
 
     Raises:
-        ValueError: an argument out of its range, named with its value.
+        ValueError: an argument out of its range, named with its value; at a call also a setting.
         BackendError: at a call, when ``backend`` cannot serve it.
     """
 
@@ -93,7 +90,7 @@ class G2LSTM(nn.LSTM):
         bidirectional: bool = False,
         *,
         gate: str = "gumbel",
-        temperature: float = 0.9,
+        temperature: float | None = None,
         noise_probability: float = 0.2,
         noise_eps: float = NOISE_EPS,
         noise_distribution: str = "logistic",
@@ -104,21 +101,17 @@ class G2LSTM(nn.LSTM):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.gate = check_gate(gate)
-        self.temperature = check_temperature(temperature)
-        self.noise_probability = check_probability(noise_probability)
-        self.noise_eps = check_eps(noise_eps)
-        self.noise_distribution = check_choice(
-            "noise_distribution", noise_distribution, NOISE_DISTRIBUTIONS
-        )
-        self.noise_gates = check_choice("noise_gates", noise_gates, NOISE_GATES)
-        self.evaluation_gate = check_choice("evaluation_gate", evaluation_gate, EVALUATION_GATES)
-        self.weight_dropout = check_probability(weight_dropout)
-        self.backend = check_choice("backend", backend, BACKENDS)
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device=device, dtype=dtype,
         )  # fmt: skip
+        self.gate, self.noise_gates, self.evaluation_gate = gate, noise_gates, evaluation_gate
+        default = DEFAULT_TEMPERATURES.get(gate) if isinstance(gate, str) else None
+        self.temperature = default if temperature is None else temperature
+        self.noise_probability, self.noise_eps = noise_probability, noise_eps
+        self.noise_distribution = noise_distribution
+        self.weight_dropout, self.backend = weight_dropout, backend
+        check_settings(self)
 
     def extra_repr(self) -> str:
         text = f"{super().extra_repr()}, gate={self.gate}"
@@ -154,6 +147,7 @@ class G2LSTM(nn.LSTM):
             output [T, B, directions * H] (laid out as the input was), and the final (h, c).
         """
         if self.choose_backend(isinstance(input, PackedSequence)) == "native":
+            check_call(self, input, hx)
             if _is_single_step(self, input, hx):
                 return _single_step(self, input, hx)
             return super().forward(input, hx)
@@ -161,9 +155,9 @@ class G2LSTM(nn.LSTM):
 
     def choose_backend(self, packed: bool = False) -> str:
         """Backend of the next call in the present mode; raises BackendError if it cannot serve."""
+        undivided = gates_of(self, self.training) == (1.0, False)  # checks all settings, too
         plain = self.gate == "sigmoid" or (self.gate == "gumbel" and not self.training)
-        plain = plain and gates_of(self, self.training) == (1.0, False)
-        native = plain and not (self.training and self.weight_dropout > 0)
+        native = plain and undivided and not (self.training and self.weight_dropout > 0)
         if self.backend == "native" and not native:
             mode = "training" if self.training else "evaluation"
             raise BackendError(
@@ -181,6 +175,14 @@ class G2LSTM(nn.LSTM):
         # packed input on a CPU it is a loop over steps with autograd through each.
         avoided = autocast or (packed and device.type == "cpu")
         return "native" if native and not (self.training and avoided) else "fused"
+
+    def _save_to_state_dict(self, destination: dict, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        note_gate(self, destination, prefix)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *arguments) -> None:
+        warn_of_another_gate(self, local_metadata, prefix)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *arguments)
 
 
 @contextmanager
@@ -216,9 +218,9 @@ def run_layers(
     """
     if lstm.proj_size > 0:
         raise ValueError(f"LSTM: proj_size={lstm.proj_size} is not supported, only 0")
+    check_call(lstm, input, hx)
     packed = input if isinstance(input, PackedSequence) else None
     if packed is not None:
-        lstm.check_input(packed.data, packed.batch_sizes)
         in_order = PackedSequence(packed.data, packed.batch_sizes)  # longest first
         x, lengths = pad_packed_sequence(in_order)  # [T, B, D]
         batch_sizes = packed.batch_sizes.tolist()
@@ -226,27 +228,16 @@ def run_layers(
             hx = lstm.permute_hidden(hx, packed.sorted_indices)
     else:
         batch_sizes = None
-        if input.dim() not in (2, 3):
-            raise ValueError(f"LSTM: expected input of 2 or 3 dimensions, got {input.dim()}")
         batched = input.dim() == 3
         x = input if batched else input.unsqueeze(0 if lstm.batch_first else 1)
-        lstm.check_input(x, None)
         x = x.transpose(0, 1) if lstm.batch_first else x
-        if hx is not None:
-            expected = 3 if batched else 2
-            if any(state.dim() != expected for state in hx):
-                shapes = ", ".join(str(tuple(state.shape)) for state in hx)
-                raise RuntimeError(f"LSTM: expected {expected}-D hidden states, got {shapes}")
-            if not batched:
-                hx = tuple(state.unsqueeze(1) for state in hx)
+        if hx is not None and not batched:
+            hx = tuple(state.unsqueeze(1) for state in hx)
     directions = 2 if lstm.bidirectional else 1
     if hx is None:
         shape = (lstm.num_layers * directions, x.shape[1], lstm.hidden_size)
         weight = next(lstm.parameters())
         hx = (weight.new_zeros(shape), weight.new_zeros(shape))
-    lstm.check_forward_args(x.transpose(0, 1) if lstm.batch_first else x, hx, None)
-    if x.shape[0] == 0:
-        raise RuntimeError("LSTM: expected a sequence of at least one step, got 0")
 
     h_n, c_n = [], []
     for layer in range(lstm.num_layers):
@@ -294,11 +285,10 @@ def _run_direction(
     weight_ih = getattr(lstm, "weight_ih" + suffix)
     weight_hh = getattr(lstm, "weight_hh" + suffix)
     biases = [getattr(lstm, f"bias_{kind}{suffix}") if lstm.bias else None for kind in ("ih", "hh")]
+    temperature, hard = gates_of(lstm, lstm.training)  # checks all settings, too
     weight_dropout = getattr(lstm, "weight_dropout", 0.0)
     if weight_dropout and lstm.training:
         weight_hh = dropout(weight_hh, weight_dropout)
-
-    temperature, hard = gates_of(lstm, lstm.training)
     noise = draw_noise(lstm, x.shape[0], x.shape[1], x.device)
 
     index = layer * (2 if lstm.bidirectional else 1) + reverse
@@ -339,7 +329,6 @@ def _single_step(
     lstm: nn.LSTM, input: Tensor, hx: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One time step without the sequence kernel, which is several times slower."""
-    lstm.check_forward_args(input, hx, None)
     time = 1 if lstm.batch_first else 0
     x = input.squeeze(time)
     h_n, c_n = [], []

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from g2lstm.gates import DEFAULT_TEMPERATURES
 from g2lstm.options import LanguageModelOptions, TrainingOptions, TranslationOptions
 
 # Dropout rates of the language model's preset `small`, all times the same.
@@ -222,10 +223,10 @@ TRANSLATION = {
 
 PRESETS = {"language-model": LANGUAGE_MODEL, "translation": TRANSLATION}
 
-# Default temperature and noise probability of each gate. The temperatures are the paper's (4.1.1,
-# 4.1.2, 4.2); p = 0.2 is the authors' README's, the equations as printed are p = 1.
+# Default temperature and noise probability of each gate. p = 0.2 is the authors' README's, the
+# equations as printed are p = 1.
 GATE_SETTINGS = {
     "sigmoid": (None, None),
-    "sharpened": (0.2, None),
-    "gumbel": (0.9, 0.2),
+    "sharpened": (DEFAULT_TEMPERATURES["sharpened"], None),
+    "gumbel": (DEFAULT_TEMPERATURES["gumbel"], 0.2),
 }

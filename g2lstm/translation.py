@@ -88,7 +88,7 @@ class TranslationModel(nn.Module):
         decoder_layers: int = 2,
         *,
         gate: str = "gumbel",
-        temperature: float = 0.9,
+        temperature: float | None = None,
         noise_probability: float = 0.2,
         noise_eps: float = NOISE_EPS,
         noise_distribution: str = "logistic",
@@ -116,7 +116,7 @@ class TranslationModel(nn.Module):
                 f"share_embeddings needs one vocabulary, got {source_size} source and "
                 f"{target_size} target subwords; learn them jointly"
             )
-        self.dropout = check_probability(dropout)
+        self.dropout = check_probability(dropout, "dropout")
         self.input_feeding = input_feeding
         self.gate = gate
         settings = {

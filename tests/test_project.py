@@ -34,6 +34,7 @@ LAYERS = (
     "gate_rates",
     "steps",
     "recurrence",
+    "layer_inputs",
     "lstm",
     "compression",
     "low_rank_inference",
