@@ -12,6 +12,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 GATE_BLOCKS = {"input": 0, "forget": 1, "cell": 2, "output": 3}  # torch.nn.LSTM's order
 MATRICES = ("input", "recurrent", "context")
@@ -19,6 +23,10 @@ MATRICES = ("input", "recurrent", "context")
 
 class CompressionError(ValueError):
     """There is nothing to compress in the model, or the choice of what to compress is wrong."""
+
+
+class ReparametrisedError(CompressionError):
+    """Weights of an LSTM are computed from others, which compression would not see."""
 
 
 class WeightsError(RuntimeError):
@@ -59,10 +67,11 @@ class RoundClip:
 
     Args:
         step: r > 0, see `Round`.
-        clip: c > 0; the paper has 2 r.
+        clip: c >= r; the paper has 2 r.
 
     Raises:
-        CompressionError: one of them is not a finite number > 0.
+        CompressionError: one of them is not a finite number > 0; or ``step`` is larger than
+            ``clip``, which leaves no multiple of it but 0 in [-c, c].
     """
 
     step: float
@@ -71,6 +80,12 @@ class RoundClip:
     def __post_init__(self) -> None:
         _check_positive("step", self.step)
         _check_positive("clip", self.clip)
+        if self.step > self.clip:
+            raise CompressionError(
+                f"step={self.step} is larger than clip={self.clip}, so that no multiple of the "
+                "step but 0 lies within the clip: give a clip of at least the step (the paper: "
+                f"twice the step), or swap them, as in RoundClip({self.clip}, {self.step})"
+            )
 
     def __call__(self, block: Tensor) -> Tensor:
         return Round(self.step)(block.clamp(-self.clip, self.clip))
@@ -175,8 +190,10 @@ def compress(
     Raises:
         CompressionError: an unknown gate or matrix, nothing chosen or nothing there of what is
             chosen, no LSTM in the model, or one that is factored already.
+        ReparametrisedError: see `check_own_weights`.
         WeightsError: a weight is NaN or infinite.
     """
+    check_own_weights(model)
     check_finite(type(model).__name__, model.named_parameters())
     compressed = copy.deepcopy(model)
     with torch.no_grad():
@@ -184,6 +201,44 @@ def compress(
             flat = block if block.dim() == 2 else block[None]
             flat.copy_(method(flat.clone()))
     return compressed
+
+
+def check_own_weights(model: nn.Module) -> None:
+    """See that the weights of all LSTMs are parameters of their own, not computed from others.
+
+    Raises:
+        ReparametrisedError: they are, as by `torch.nn.utils.weight_norm` or
+            `torch.nn.utils.parametrize`; names the weight and what undoes it.
+    """
+    for module, lstm in model.named_modules():
+        if not isinstance(lstm, nn.LSTM):
+            continue
+        for name in lstm._flat_weights_names:
+            if name in lstm._parameters:
+                continue
+            how, remedy = _reparametrisation(lstm, name)
+            raise ReparametrisedError(
+                f"{name} of {module or type(lstm).__name__} is no parameter but computed from "
+                f"others, by {how}: call {remedy} first"
+            )
+
+
+def _reparametrisation(lstm: nn.LSTM, name: str) -> tuple[str, str]:
+    """What computes the weight ``name``, and the call that makes it a parameter again."""
+    if is_parametrized(lstm, name):
+        parts = ", ".join(type(part).__name__ for part in lstm.parametrizations[name])
+        call = f"remove_parametrizations(lstm, {name!r})"
+        return f"the parametrization {parts}", f"torch.nn.utils.parametrize.{call}"
+    hooks = {
+        WeightNorm: "remove_weight_norm",
+        SpectralNorm: "remove_spectral_norm",
+        BasePruningMethod: "prune.remove",
+    }
+    for hook in lstm._forward_pre_hooks.values():
+        for kind, remove in hooks.items():
+            if isinstance(hook, kind) and name in vars(hook).values():
+                return type(hook).__name__, f"torch.nn.utils.{remove}(lstm, {name!r})"
+    return "code of its own", f"lstm.register_parameter({name!r}, torch.nn.Parameter(value))"
 
 
 def check_finite(what: object, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -219,6 +274,7 @@ def gate_blocks(
     Raises:
         CompressionError: as `compress`.
     """
+    check_own_weights(model)
     return dict(_chosen_blocks(model, gates, matrices, biases))
 
 

@@ -24,7 +24,7 @@ class GateRecord:
         training: whether the LSTM was in training mode (then Gumbel gates include their noise).
         input_gate, forget_gate: [T, B, H] in the order of the input's steps and sequences,
             detached; B is 1 for an input without batch. Steps after the end of a packed sequence
-            are 0.
+            are 0; `saturation` and `gate_histogram` of the gate as it is here leave them out.
         lengths: steps of each sequence, [B], on CPU; None if the input was not packed.
     """
 
@@ -35,6 +35,11 @@ class GateRecord:
     input_gate: Tensor
     forget_gate: Tensor
     lengths: Tensor | None
+
+    def __post_init__(self) -> None:
+        if self.lengths is not None:
+            for gate in (self.input_gate, self.forget_gate):
+                gate.running = self.running  # for `_gate_values`
 
     @property
     def running(self) -> Tensor:
@@ -139,7 +144,8 @@ def gate_histogram(values: Tensor | np.ndarray, bins: int = 10) -> np.ndarray:
     """Shares of gate values in ``bins`` equal parts of [0, 1], as in the paper's histograms.
 
     Args:
-        values: gate values of any shape; of a packed input take ``gate[record.running]``.
+        values: gate values of any shape. A record's gate counts by the steps of each sequence
+            alone; before you derive anything from it, take ``gate[record.running]``.
         bins: number of parts; each holds its lower edge, the last one also 1.
 
     Returns:
@@ -158,7 +164,7 @@ def saturation(values: Tensor | np.ndarray, margin: float = 0.1) -> float:
     """Share of gate values nearer than ``margin`` to 0 or to 1.
 
     Args:
-        values: gate values of any shape; of a packed input take ``gate[record.running]``.
+        values: as of `gate_histogram`.
         margin: in (0, 1/2].
 
     Raises:
@@ -197,6 +203,8 @@ def gate_summary(records: Iterable[GateRecord]) -> dict[str, dict[str, Any]]:
 
 def _gate_values(values: Tensor | np.ndarray) -> np.ndarray:
     if isinstance(values, Tensor):
+        running = getattr(values, "running", None)
+        values = values if running is None else values[running]
         values = values.detach().double().cpu().numpy()
     values = np.asarray(values, dtype=np.float64).ravel()
     if values.size == 0:

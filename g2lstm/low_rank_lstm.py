@@ -1,13 +1,15 @@
 """LSTM whose gates' blocks are stored and computed as two thin products."""
 
 import copy
+import warnings
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from g2lstm.compression import CompressionError, LowRank
+from g2lstm.compression import CompressionError, LowRank, check_own_weights
 from g2lstm.gate_modes import gates_of, has_binary_output
 from g2lstm.gates import hard_gate
 from g2lstm.low_rank_inference import run_inference, serves
@@ -121,7 +123,9 @@ class LowRankLSTM(nn.LSTM):
 
         Raises:
             CompressionError: see `LowRankLSTM`; or a layer with projections, or factored already.
+            ReparametrisedError: see `compression.check_own_weights`.
         """
+        check_own_weights(lstm)
         if isinstance(lstm, cls):
             raise CompressionError(f"the layer is factored already, to rank {lstm.rank}")
         if lstm.proj_size > 0:
@@ -204,14 +208,65 @@ def factorise(
 ) -> nn.Module:
     """A copy of ``model`` in which every LSTM is a `LowRankLSTM`; for inference.
 
+    It warns of a rank that makes the model larger, see `largest_rank`.
+
     Raises:
         CompressionError: as `LowRankLSTM.from_lstm`; or there is no LSTM in the model.
     """
+    compact = _factorised(model, rank, matrices, gates)
+    if problem := rank_without_saving(model, rank, matrices, gates):
+        warnings.warn(problem, stacklevel=2)
+    return compact
+
+
+def rank_without_saving(
+    model: nn.Module,
+    rank: int,
+    matrices: Iterable[str] = ("input", "recurrent"),
+    gates: str = "input-forget",
+) -> str:
+    """In words, that factors of this rank have no fewer weights than ``model``; "" if they have."""
+    largest = largest_rank(model, matrices, gates)
+    if rank <= largest:
+        return ""
+    remedy = f"the largest rank that saves any is {largest}" if largest else "no rank saves any"
+    return f"rank={rank} saves no weights: {remedy}"
+
+
+def largest_rank(
+    model: nn.Module,
+    matrices: Iterable[str] = ("input", "recurrent"),
+    gates: str = "input-forget",
+) -> int:
+    """The largest rank at which `factorise` leaves fewer weights than ``model`` has; 0: none.
+
+    A matrix of R x C weights has factors of r (R + C).
+    """
+    kinds = [KINDS[name] for name in ([matrices] if isinstance(matrices, str) else matrices)]
+    blocks = [  # each as often as all others, so that one of each will do
+        (weight.shape[0] // (1 if gates == "all" else 4), weight.shape[1])
+        for lstm in model.modules()
+        if isinstance(lstm, nn.LSTM)
+        for name, weight in lstm.named_parameters(recurse=False)
+        if name.startswith("weight") and name.split("_")[1] in kinds
+    ]
+    whole = sum(rows * columns for rows, columns in blocks)
+
+    def saves(rank: int) -> bool:
+        factored = sum(min(rank, *block) * sum(block) for block in blocks)
+        return factored < whole
+
+    most = max((min(block) for block in blocks), default=0)
+    return bisect_left(range(1, most + 1), True, key=lambda rank: not saves(rank))
+
+
+def _factorised(model: nn.Module, rank: int, matrices: Iterable[str], gates: str) -> nn.Module:
     if isinstance(model, nn.LSTM):
         return LowRankLSTM.from_lstm(model, rank, matrices, gates)
     names = [name for name, part in model.named_modules() if isinstance(part, nn.LSTM)]
     if not names:
         raise CompressionError(f"{type(model).__name__} holds no torch.nn.LSTM or G2LSTM")
+    check_own_weights(model)
     copied = copy.deepcopy(model)
     for name in names:
         parent, _, own_name = name.rpartition(".")

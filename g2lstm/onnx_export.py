@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from g2lstm.compression import check_own_weights
 from g2lstm.files import replacing
 from g2lstm.gate_modes import gates_of, has_binary_output
 from g2lstm.language_model import LanguageModel
@@ -181,6 +182,7 @@ def _lstm(graph: _Graph, lstm: nn.LSTM, x: str, h: str, c: str) -> tuple[str, st
     """All layers of an LSTM over x [T, B, D] from states [L * R, B, H]; names of the results."""
     if lstm.proj_size > 0:
         raise ExportError(f"proj_size={lstm.proj_size} is not supported, only 0")
+    check_own_weights(lstm)
     if gates_of(lstm, training=False)[1] or getattr(lstm, "hard", ""):
         raise ExportError("ONNX's LSTM has no hard gates: set evaluation_gate to another mode")
     directions = 2 if lstm.bidirectional else 1

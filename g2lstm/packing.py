@@ -25,7 +25,7 @@ from g2lstm.checkpoint import (
     read_tensors,
     write_tensors,
 )
-from g2lstm.compression import Integers, bits_per_weight, check_finite
+from g2lstm.compression import Integers, bits_per_weight, check_finite, check_own_weights
 from g2lstm.low_rank_lstm import LowRankLSTM
 
 RESTS = ("float32", "int8")
@@ -157,7 +157,11 @@ def flops_per_step(model: nn.Module) -> int:
     """Floating-point operations of the LSTMs' products for one step of one sequence.
 
     A multiplication and an addition a weight; what is done a unit (gates, states) is left out.
+
+    Raises:
+        ReparametrisedError: see `compression.check_own_weights`.
     """
+    check_own_weights(model)
     total = 0
     for lstm in model.modules():
         if isinstance(lstm, nn.LSTM):

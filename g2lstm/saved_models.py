@@ -22,12 +22,12 @@ import torch
 from torch import nn
 
 from g2lstm.checkpoint import CheckpointError, check_weights
-from g2lstm.compression import Method, WeightsError, compress
+from g2lstm.compression import CompressionError, LowRank, Method, WeightsError, compress
 from g2lstm.corpora import END, UNKNOWN, Vocabulary, load_corpus
 from g2lstm.experiments import Configuration, arguments_of, build_model, configure
 from g2lstm.files import copy
 from g2lstm.identity import write_record
-from g2lstm.low_rank_lstm import factorise
+from g2lstm.low_rank_lstm import factorise, rank_without_saving
 from g2lstm.manifest import write_manifest
 from g2lstm.memory import check_memory, parameter_bytes
 from g2lstm.model_folders import ModelError, describing, new_folder, read_part
@@ -255,7 +255,7 @@ def save_compressed(
 
     Raises:
         ModelError: ``out`` is taken, or the model is compressed already.
-        CompressionError: a rank, step or clip out of range.
+        CompressionError: a rank, step or clip out of range, or a rank that saves nothing.
     """
     if (saved.directory / COMPRESSION).exists():
         raise ModelError(f"{saved.directory} is compressed already: name the model it was made of")
@@ -264,6 +264,9 @@ def save_compressed(
     how = [] if method is None else [describe(method)]
     if rank is not None:
         matrices = [name for name in matrices if name != "context"]
+        rank = LowRank(rank).rank
+        if problem := rank_without_saving(model, rank, matrices, gates):
+            raise CompressionError(f"{problem}; give a lower one")
         model = factorise(model, rank, matrices, gates)
         how = [f"rank {rank}, all gates" if gates == "all" else f"rank {rank}"]
     elif method is not None:

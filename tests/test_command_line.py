@@ -90,6 +90,14 @@ def test_every_command_is_explained_by_examples_that_can_be_parsed(name):
         ("perplexity {}/language-model -", "standard input is empty"),
         ("compress {}/language-model -o {}/x", "nothing to do: give --rank, --round or --int8"),
         ("compress {}/language-model --rank 0 -o {}/x", "rank must be an integer >= 1, got 0"),
+        (
+            "compress {}/language-model --rank 99 -o {}/x",
+            "rank=99 saves no weights: the largest rank that saves any is",
+        ),
+        (
+            "compress {}/language-model --round 0.4 --clip 0.2 -o {}/x",
+            "step=0.4 is larger than clip=0.2",
+        ),
         ("compress {}/language-model --round 0 -o {}/x", "step must be a finite number > 0"),
         ("compress {}/language-model --rank 1 --round 1 -o {}/x", "give one"),
         ("compress {}/language-model --clip 1 -o {}/x", "--clip goes with --round"),

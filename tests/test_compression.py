@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from torch import nn
+from torch.nn import utils
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from g2lstm import G2LSTM
 from g2lstm.compression import (
@@ -18,6 +20,7 @@ from g2lstm.compression import (
     CompressionError,
     Integers,
     LowRank,
+    ReparametrisedError,
     Round,
     RoundClip,
     bits_per_weight,
@@ -26,6 +29,7 @@ from g2lstm.compression import (
 )
 from g2lstm.language_model import LanguageModel
 from g2lstm.low_rank_lstm import factorise
+from g2lstm.packing import compression_report, flops_per_step
 from g2lstm.translation import TranslationModel
 
 GATES = ("input", "forget", "cell", "output")
@@ -61,8 +65,9 @@ def test_ties_go_to_the_even_multiple(halves, exponent):
     assert Round(step)(block)[0].tolist() == expected
 
 
-@given(BLOCKS, STEPS, st.floats(0.1, 3))
-def test_weights_are_clipped_first_and_rounded_then(block, step, clip):
+@given(BLOCKS, STEPS, st.floats(1, 30))
+def test_weights_are_clipped_first_and_rounded_then(block, step, times):
+    clip = step * times
     found = RoundClip(step, clip)(torch.from_numpy(block)).numpy()
     grid = step * np.arange(-120, 121)
     clipped = np.minimum(np.maximum(block, -clip), clip)
@@ -72,7 +77,7 @@ def test_weights_are_clipped_first_and_rounded_then(block, step, clip):
 
 def test_the_order_of_clipping_and_rounding_shows():
     assert RoundClip(0.5, 0.6)(torch.tensor([[2.0, -2.0]])).tolist() == [[0.5, -0.5]]
-    assert RoundClip(0.5, 0.4)(torch.tensor([[2.0, -2.0]])).tolist() == [[0.5, -0.5]]
+    assert RoundClip(0.5, 0.9)(torch.tensor([[2.0, -2.0]])).tolist() == [[1.0, -1.0]]
 
 
 @pytest.mark.parametrize("step", [0.2, 0.5])
@@ -381,6 +386,10 @@ def test_gate_blocks_of_the_context_have_its_columns():
         (lambda: RoundClip(0, 1.0), "step.*got 0"),
         (lambda: RoundClip(0.2, 0.0), r"clip must be a finite number > 0, got 0\.0"),
         (lambda: RoundClip(0.2, None), "clip must be a number, got None"),
+        (
+            lambda: RoundClip(0.4, 0.2),
+            r"step=0\.4 is larger than clip=0\.2.*swap them, as in RoundClip\(0\.2, 0\.4\)",
+        ),
         (lambda: LowRank(0), "rank must be an integer >= 1, got 0"),
         (lambda: LowRank(-3), "rank.*got -3"),
         (lambda: LowRank(2.0), r"rank.*got 2\.0"),
@@ -407,7 +416,7 @@ def test_wrong_settings_are_named(make, message):
         (nn.LSTM(3, 4, bias=False), {"matrices": (), "biases": True}, "is chosen: biases"),
         (nn.Linear(3, 4), {}, r"Linear holds no torch\.nn\.LSTM or G2LSTM"),
         (nn.Sequential(factorise(nn.LSTM(3, 4), 1, "input")), {}, "0 is factored already"),
-        (factorise(nn.LSTM(3, 4), 4), {}, "LowRankLSTM is factored already"),
+        (factorise(nn.LSTM(3, 4), 1), {}, "LowRankLSTM is factored already"),
     ],
 )
 def test_a_wrong_choice_is_named(model, choice, message):
@@ -417,3 +426,82 @@ def test_a_wrong_choice_is_named(model, choice, message):
     with pytest.raises(CompressionError, match=message):
         gate_blocks(model, **choice)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+# --- weights that are computed from others -------------------------------------------------------
+
+
+class Double(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def drop_connect(lstm, name):
+    """As AWD-LSTM does it: the weight is an attribute that every step computes anew."""
+    weight = lstm._parameters.pop(name)
+    lstm.register_parameter(f"{name}_raw", weight)
+    setattr(lstm, name, weight.detach().clone())
+
+
+# By kind: how the weight is computed, what undoes it, and a part of the error that names it.
+COMPUTED = {
+    "weight_norm": (utils.weight_norm, utils.remove_weight_norm, "WeightNorm.*remove_weight_norm"),
+    "spectral_norm": (
+        utils.spectral_norm, utils.remove_spectral_norm, "SpectralNorm.*remove_spectral_norm",
+    ),
+    "pruned": (
+        lambda lstm, name: prune.l1_unstructured(lstm, name, 0.5),
+        prune.remove,
+        r"L1Unstructured.*torch\.nn\.utils\.prune\.remove",
+    ),
+    "pruned twice": (
+        lambda lstm, name: [prune.l1_unstructured(lstm, name, 0.5) for _ in range(2)],
+        prune.remove,
+        r"PruningContainer.*torch\.nn\.utils\.prune\.remove",
+    ),
+    "parametrizations.weight_norm": (
+        parametrizations.weight_norm,
+        parametrize.remove_parametrizations,
+        r"_WeightNorm.*torch\.nn\.utils\.parametrize\.remove_parametrizations",
+    ),
+    "parametrize": (
+        lambda lstm, name: parametrize.register_parametrization(lstm, name, Double()),
+        parametrize.remove_parametrizations,
+        r"Double.*torch\.nn\.utils\.parametrize\.remove_parametrizations",
+    ),
+    "DropConnect": (drop_connect, None, "register_parameter"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["weight_hh_l0", "weight_ih_l1_reverse", "bias_hh_l1"])
+@pytest.mark.parametrize("layer", [nn.LSTM, G2LSTM])
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_weights_that_are_computed_from_others_are_refused_until_they_are_parameters(
+    kind, layer, name
+):
+    add, remove, match = COMPUTED[kind]
+    if name.startswith("bias") and kind == "spectral_norm":
+        name = "weight_hh_l1"  # it is of matrices alone
+    model = nn.Sequential(nn.Linear(3, 3), layer(3, 4, 2, bidirectional=True))
+    before = flops_per_step(model)
+    add(model[1], name)
+    for use in (
+        lambda m: compress(m, Round(0.1)),
+        gate_blocks,
+        flops_per_step,
+        lambda m: compression_report({"model": m}),
+        lambda m: factorise(m, 1),
+        lambda m: factorise(m[1], 1),
+    ):
+        with pytest.raises(ReparametrisedError, match=f"{name}.*{match}"):
+            use(model)
+    if remove is not None:
+        remove(model[1], name)
+        assert flops_per_step(model) == before
+        blocks = gate_blocks(compress(model, constant), biases=True)
+        assert any(block_name.startswith(f"1.{name}:") for block_name in blocks)
+
+
+def test_computed_weights_of_other_layers_are_left_alone():
+    model = nn.ModuleList([parametrizations.weight_norm(nn.Linear(3, 3)), nn.LSTM(3, 4)])
+    assert flops_per_step(compress(model, Round(0.1))) == flops_per_step(model[1])

@@ -2,9 +2,11 @@
 
 import copy
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
@@ -361,6 +363,23 @@ def test_recorded_restores_mode_and_random_state_and_repeats():
 def unpad_sequence_of(packed):
     x, lengths = pad_packed_sequence(packed)
     return [x[:n, i : i + 1] for i, n in enumerate(lengths.tolist())]
+
+
+@settings(max_examples=30)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=4), seed=st.integers(0, 9))
+def test_padding_counts_neither_as_saturated_nor_in_the_histogram(lengths, seed):
+    torch.manual_seed(seed)
+    lstm = nn.LSTM(3, 4, bidirectional=True)
+    x = torch.randn(6, len(lengths), 3)
+    packed = pack_padded_sequence(x, lengths, enforce_sorted=False)
+    records = recorded(lstm, False, lambda: lstm(packed))
+    alone = [recorded(lstm, False, lambda b=b, n=n: lstm(x[:n, b])) for b, n in enumerate(lengths)]
+    for index, record in enumerate(records):
+        for kind in ("input_gate", "forget_gate"):
+            values = torch.cat([getattr(one[index], kind).flatten() for one in alone])
+            for gate in (getattr(record, kind), getattr(record, kind)[record.running]):
+                assert saturation(gate, 0.4) == pytest.approx(saturation(values, 0.4), abs=1e-6)
+                np.testing.assert_allclose(gate_histogram(gate, 3), gate_histogram(values, 3))
 
 
 def test_gate_summary_counts_running_steps_alone():

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 
 import hypothesis
 import numpy as np
@@ -18,7 +19,7 @@ from g2lstm.compression import CompressionError, LowRank, compress
 from g2lstm.gates import NOISE_GATES
 from g2lstm.inspection import record_gates
 from g2lstm.language_model import LanguageModel
-from g2lstm.low_rank_lstm import LowRankLSTM, factorise
+from g2lstm.low_rank_lstm import LowRankLSTM, factorise, largest_rank
 from g2lstm.translation import TranslationModel
 
 INPUT, HIDDEN, STEPS, BATCH, RANK = 5, 6, 7, 4, 2
@@ -532,3 +533,40 @@ def test_a_used_layer_can_be_copied_pickled_and_trained(tmp_path):
     output, _ = layer(x)
     output.sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
+
+
+# --- a rank that saves nothing -------------------------------------------------------------------
+
+
+def weights(model):
+    return sum(part.numel() for name, part in model.named_parameters() if "bias" not in name)
+
+
+@hypothesis.given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=3),
+    layers=st.integers(1, 2),
+    bidirectional=st.booleans(),
+    matrices=st.sampled_from(["input", "recurrent", ("input", "recurrent")]),
+    gates=st.sampled_from(["input-forget", "all"]),
+    rank=st.integers(1, 40),
+)
+def test_a_rank_is_warned_of_just_where_no_weights_are_saved(
+    sizes, layers, bidirectional, matrices, gates, rank
+):
+    """Counted on the factored models themselves, at every rank."""
+    model = nn.ModuleList(
+        nn.LSTM(d, h, layers, bidirectional=bidirectional) for d, h in itertools.pairwise(sizes)
+    )
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("always")
+        counts = {r: weights(factorise(model, r, matrices, gates)) for r in range(1, 41)}
+    saving = [r for r, count in counts.items() if count < weights(model)]
+    assert largest_rank(model, matrices, gates) == max(saving, default=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        factorise(model, rank, matrices, gates)
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == (rank not in saving)
+    for message in messages:
+        assert f"rank={rank} saves no weights" in message
+        assert (f"saves any is {max(saving)}" if saving else "no rank saves any") in message
