@@ -51,7 +51,7 @@ class LowRankLSTM(nn.LSTM):
         device, dtype: of the parameters, which are zeros.
 
     Raises:
-        CompressionError: ``rank``, ``matrices`` or ``gates`` out of range.
+        CompressionError: ``rank``, ``matrices``, ``hard`` or ``gates`` out of range.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class LowRankLSTM(nn.LSTM):
             )
         if gates not in FACTORED:
             raise CompressionError(f"gates must be one of {', '.join(FACTORED)}, got {gates!r}")
+        if not isinstance(hard, str) or not set(hard) <= set("ifo"):
+            raise CompressionError(f"hard must be some of i, f, o, got {hard!r}")
         self.gates = gates
         options = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         sizes = {name: part.shape[1] for name, part in self.named_parameters() if part.dim() == 2}

@@ -55,6 +55,7 @@ def export_onnx(model: nn.Module, path: Path | str, int8: bool = False) -> None:
     Raises:
         ExportError: another module, another type of weights, a layer with projections or with
             hard gates; or onnx, or for int8 ONNX Runtime, is not installed.
+        ReparametrisedError: see `compression.check_own_weights`.
         WriteError: the file cannot be written; ``path`` is as it was.
     """
     graph = _Graph()

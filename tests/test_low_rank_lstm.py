@@ -359,6 +359,8 @@ def test_a_single_layer_is_a_model_too():
         (lambda: LowRankLSTM.from_lstm(nn.LSTM(3, 4, proj_size=2), 2), "proj_size=2"),
         (lambda: LowRankLSTM.from_lstm(LowRankLSTM(3, 4, 2), 1), "factored already, to rank 2"),
         (lambda: factorise(nn.LSTM(3, 4), 0), "rank.*got 0"),
+        (lambda: LowRankLSTM(3, 4, 2, hard="foo g"), "hard must be some of i, f, o, got 'foo g'"),
+        (lambda: LowRankLSTM(3, 4, 2, hard=None), "hard must be some of i, f, o, got None"),
         (lambda: factorise(nn.Sequential(nn.LSTM(3, 4)), 1, "cell"), "matrices.*'cell'"),
         (lambda: factorise(factorise(nn.Sequential(nn.LSTM(3, 4)), 1), 1), "factored already"),
         (lambda: factorise(nn.Linear(3, 4), 1), r"Linear holds no torch\.nn\.LSTM or G2LSTM"),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from g2lstm import G2LSTM
+from g2lstm.compression import ReparametrisedError
 from g2lstm.files import WriteError
 from g2lstm.language_model import LanguageModel
 from g2lstm.low_rank_lstm import LowRankLSTM, factorise
@@ -237,6 +238,14 @@ def test_what_cannot_be_exported_is_named(tmp_path, model, message):
     with pytest.raises(ExportError, match=message):
         export_onnx(model, tmp_path / "model.onnx")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["was here"]
+
+
+def test_weights_that_are_computed_from_others_are_not_exported(tmp_path):
+    lstm = nn.LSTM(3, 4)
+    nn.utils.parametrizations.weight_norm(lstm, "weight_hh_l0")
+    with pytest.raises(ReparametrisedError, match=r"weight_hh_l0 of .*remove_parametrizations"):
+        export_onnx(lstm, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("int8", [False, True])
