@@ -41,7 +41,7 @@ def check_call(
         got = f"{len(hx)} values" if isinstance(hx, tuple | list) else type(hx).__name__
         raise TypeError(f"LSTM: hx must be a pair of tensors (h, c), got {got}")
     expected = (lstm.num_layers * (2 if lstm.bidirectional else 1), *batch, lstm.hidden_size)
-    dtype = lstm.weight_hh_l0.dtype
+    dtype = input.data.dtype if isinstance(input, PackedSequence) else input.dtype  # the weights'
     for name, state in zip(("h", "c"), hx, strict=True):
         if state.shape != expected:
             found = tuple(state.shape)
