@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from g2lstm.transforms import is_recorded
+
 GATES = ("sigmoid", "sharpened", "gumbel")
 NOISE_GATES = ("input-forget", "input-forget-output")
 NOISE_DISTRIBUTIONS = ("logistic", "gaussian")
@@ -128,8 +130,14 @@ def _masked_noise(
     if device is None and generator is not None:
         device = generator.device
     options = {"dtype": torch.float32, "device": device}
+    draw = partial(torch.rand, **options)
+    if generator is not None:  # torch's compiler takes no generator, not even None
+        draw = partial(draw, generator=generator)
     if probability == 1.0:
-        return quantile(torch.rand(shape, generator=generator, **options))
+        return quantile(draw(shape))
+    if is_recorded():  # the draws below are as many as this one shape needs
+        chosen = draw(shape) < probability
+        return torch.where(chosen, quantile(draw(shape)), 0.0)
     count = math.prod(shape)
     expected = count * probability
     if expected < 1e-9:
@@ -137,10 +145,10 @@ def _masked_noise(
     # Draw only where there is noise, which is much less work when p is small: the gaps between
     # successes of probability p are geometric. 8 standard deviations more than expected are enough.
     draws = int(expected + 8 * math.sqrt(expected) + 16)
-    uniform = torch.rand((2, draws), generator=generator, **options)
+    uniform = draw((2, draws))
     gaps = uniform[0].neg_().log1p_().div_(math.log1p(-probability)).floor_().add_(1)
     position = gaps.clamp_(max=count + 1).long().cumsum(0).sub_(1).clamp_(max=count)
-    noise = torch.zeros(count + 1, **options)  # the last one takes what lies beyond the end
+    noise = uniform.new_zeros(count + 1)  # the last one takes what lies beyond the end
     noise.index_copy_(0, position, quantile(uniform[1]))
     return noise[:count].view(shape)
 

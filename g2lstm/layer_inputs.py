@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from g2lstm.transforms import autocast_dtype
+
 
 def check_call(
     lstm: nn.LSTM, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None
@@ -46,7 +48,7 @@ def check_call(
         if state.shape != expected:
             found = tuple(state.shape)
             raise RuntimeError(f"LSTM: expected {name} of shape {expected}, got {found}")
-        if state.dtype != dtype and not torch.is_autocast_enabled(state.device.type):
+        if state.dtype != dtype and autocast_dtype(state.device) is None:
             raise RuntimeError(
                 f"LSTM: expected {name} of {dtype}, as the weights, got {state.dtype}"
             )

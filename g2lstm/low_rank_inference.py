@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from g2lstm import products
+from g2lstm.transforms import is_recorded, is_transformed
 
 
 class _Direction(NamedTuple):
@@ -45,7 +46,7 @@ _kept: WeakKeyDictionary[nn.Module, _Kept] = WeakKeyDictionary()
 
 def serves(lstm: nn.LSTM, input: object, hx: tuple[Tensor, Tensor] | None) -> bool:
     """Whether `run_inference` can run this call of a `LowRankLSTM`."""
-    if not isinstance(input, Tensor) or lstm.hard or torch.compiler.is_compiling():
+    if not isinstance(input, Tensor) or lstm.hard or is_transformed() or is_recorded():
         return False
     tensors = [input, *(() if hx is None else hx), *lstm._parameters.values()]
     if any(t.dtype != torch.float32 or t.device.type != "cpu" for t in tensors):

@@ -14,6 +14,7 @@ from g2lstm.gate_modes import gates_of, has_binary_output
 from g2lstm.gates import hard_gate
 from g2lstm.low_rank_inference import run_inference, serves
 from g2lstm.lstm import reverse_time, run_layers
+from g2lstm.transforms import one_call
 
 KINDS = {"input": "ih", "recurrent": "hh"}
 FACTORED = ("input-forget", "all")
@@ -194,6 +195,7 @@ class LowRankLSTM(nn.LSTM):
         about = f"rank={self.rank}, matrices={self.matrices}, gates={self.gates}"
         return f"{super().extra_repr()}, {about}"
 
+    @one_call
     def forward(
         self, input: Tensor | PackedSequence, hx: tuple[Tensor, Tensor] | None = None
     ) -> tuple[Tensor | PackedSequence, tuple[Tensor, Tensor]]:

@@ -20,7 +20,8 @@ from g2lstm.gates import DEFAULT_TEMPERATURES, NOISE_EPS
 from g2lstm.layer_inputs import check_call
 from g2lstm.products import emulates_bfloat16
 from g2lstm.recurrence import fused_recurrence, reference_recurrence
-from g2lstm.steps import single_step
+from g2lstm.steps import is_single_step, run_single_step
+from g2lstm.transforms import autocast_dtype, is_transformed, one_call
 
 # Called with layer, reverse, gates [T, B, 2H] in time order, batch_sizes (None if not packed).
 GateHook = Callable[[int, bool, Tensor, list[int] | None], None]
@@ -74,9 +75,13 @@ class G2LSTM(nn.LSTM):
     Under autocast the reference and fused backends use half-precision products, keep the states in
     float32 and return float32; the native one does as `torch.nn.LSTM` does.
 
+    `torch.func`, forward-mode differentiation, `torch.export` (also of a number of sequences left
+    open) and `torch.jit.trace` run or record the readable loop where "native" does not serve;
+    `torch.compile` leaves the layer as it is, `torch.fx` makes it one node, as of `torch.nn.LSTM`.
+
     Raises:
         ValueError: an argument out of its range, named with its value; at a call also a setting.
-        BackendError: at a call, when ``backend`` cannot serve it.
+        BackendError: at a call, when ``backend`` cannot serve it; from `torch.jit.script`.
     """
 
     def __init__(
@@ -131,6 +136,13 @@ class G2LSTM(nn.LSTM):
             text += f", weight_dropout={self.weight_dropout}"
         return f"{text}, backend={self.backend}"
 
+    def __prepare_scriptable__(self) -> None:
+        raise BackendError(
+            "torch.jit.script cannot compile a G2LSTM: use torch.jit.trace or torch.export, or, "
+            "for gate='sigmoid', a torch.nn.LSTM that loads the layer's state_dict"
+        )
+
+    @one_call
     def forward(
         self,
         input: Tensor | PackedSequence,
@@ -148,8 +160,8 @@ class G2LSTM(nn.LSTM):
         """
         if self.choose_backend(isinstance(input, PackedSequence)) == "native":
             check_call(self, input, hx)
-            if _is_single_step(self, input, hx):
-                return _single_step(self, input, hx)
+            if is_single_step(self, input, hx):
+                return run_single_step(self, input, hx)
             return super().forward(input, hx)
         return run_layers(self, input, hx)
 
@@ -168,8 +180,8 @@ class G2LSTM(nn.LSTM):
         if self.backend != "auto":
             return self.backend
         device = self.weight_hh_l0.device
-        autocast = torch.is_autocast_enabled(device.type)
-        if autocast and emulates_bfloat16(device):
+        autocast = autocast_dtype(device) is not None
+        if is_transformed() or (autocast and emulates_bfloat16(device)):
             return "fused"
         # Under autocast the kernel of torch.nn.LSTM would keep the states in half precision; for
         # packed input on a CPU it is a loop over steps with autograd through each.
@@ -308,32 +320,8 @@ def reverse_time(x: Tensor, batch_sizes: list[int] | None) -> Tensor:
     """Reverse each sequence of x [T, B, ...] within its own length."""
     if batch_sizes is None:
         return x.flip(0)
-    lengths = (torch.arange(x.shape[1])[:, None] < torch.tensor(batch_sizes)).sum(1)  # [B]
-    step = torch.arange(len(batch_sizes))[:, None]  # [T, 1]
+    numbers = torch.arange(x.shape[1], device="cpu")
+    lengths = (numbers[:, None] < torch.tensor(batch_sizes, device="cpu")).sum(1)  # [B]
+    step = torch.arange(len(batch_sizes), device="cpu")[:, None]  # [T, 1]
     source = torch.where(step < lengths, lengths - 1 - step, step).to(x.device)  # [T, B]
     return x.gather(0, source[:, :, None].expand_as(x))
-
-
-def _is_single_step(lstm: nn.LSTM, input: Tensor | PackedSequence, hx: object) -> bool:
-    return (
-        isinstance(input, Tensor)
-        and hx is not None
-        and input.dim() == 3
-        and input.shape[1 if lstm.batch_first else 0] == 1
-        and not lstm.bidirectional
-        and not (lstm.training and lstm.dropout > 0)
-    )
-
-
-def _single_step(
-    lstm: nn.LSTM, input: Tensor, hx: tuple[Tensor, Tensor]
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One time step without the sequence kernel, which is several times slower."""
-    time = 1 if lstm.batch_first else 0
-    x = input.squeeze(time)
-    h_n, c_n = [], []
-    for layer, weights in enumerate(lstm.all_weights):
-        x, c = single_step(x, hx[0][layer], hx[1][layer], *weights)
-        h_n.append(x)
-        c_n.append(c)
-    return x.unsqueeze(time), (torch.stack(h_n), torch.stack(c_n))

@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from g2lstm.transforms import is_recorded, is_transformed
+
 HALF = (torch.bfloat16, torch.float16)
 LIBRARIES = ("onednn", "torch")
 VARIABLE = "G2LSTM_PRODUCTS"  # of the environment; overrides the choice
@@ -221,12 +223,13 @@ def _serves_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Whether x is in float32 on a CPU, and neither autocast nor a compiler changes that."""
+    """Whether x is in float32 on a CPU, and neither autocast nor a transform changes that."""
     return (
         x.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and not is_recorded()
+        and not is_transformed()
     )
 
 

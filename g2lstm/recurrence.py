@@ -13,12 +13,14 @@ Arguments (T steps, B sequences, D = input_size, H = hidden_size; gate order i, 
     batch_sizes: number of running sequences at each step, non-increasing, as in
         `torch.nn.utils.rnn.PackedSequence`; None: all sequences have T steps.
     binary_output: noise, temperature and ``hard`` are the output gate's too.
-    hard: these gates are `gates.hard_gate` of their pre-activations instead of the sigmoid. The
-        fast function hands this over to the loop: it is a mode of evaluation, not of training.
+    hard: these gates are `gates.hard_gate` of their pre-activations instead of the sigmoid.
 
 Returns:
     output [T, B, H] (0 after the end of a sequence), h_n [B, H], c_n [B, H], and the values of the
     input and forget gates [T, B, 2H] (0 after the end), which carry no gradient in the fast one.
+
+The fast function hands over to the loop what it cannot do itself: hard gates, gradients that are to
+be differentiated in their turn, and calls that torch transforms or records (`transforms`).
 
 Half precision: under autocast the products are in the half type, states and gates in float32, and
 so is everything returned; with half-precision weights the products are in the half type too (in the
@@ -30,11 +32,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from g2lstm.gates import hard_gate
 from g2lstm.products import HALF, product, weight_gradients
 from g2lstm.steps import backward_steps, forward_steps, gate_scales
+from g2lstm.transforms import autocast_dtype, autocast_to, is_batched, is_recorded, is_transformed
 
 Recurrence = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -54,16 +56,16 @@ def reference_recurrence(
     hard: bool = False,
 ) -> Recurrence:
     """Plain loop over time, written as the paper's equations; see the module for shapes."""
-    steps, batch, _ = x.shape
+    batch = x.shape[1]
     sigmoid = hard_gate if hard else torch.sigmoid
     weight_dtype = weight_hh.dtype
     if weight_dtype in HALF:
         x, weight_ih, weight_hh = x.float(), weight_ih.float(), weight_hh.float()
     h, c = h0.to(weight_hh.dtype), c0.to(weight_hh.dtype)
     outputs, gates = [], []
-    for t in range(steps):
+    for t, x_t in enumerate(x.unbind()):
         n = batch if batch_sizes is None else batch_sizes[t]
-        a = (x[t, :n] @ weight_ih.T + h[:n] @ weight_hh.T).to(h.dtype)
+        a = (x_t[:n] @ weight_ih.T + h[:n] @ weight_hh.T).to(h.dtype)
         if bias_ih is not None:
             a = a + bias_ih + bias_hh
         a_i, a_f, a_g, a_o = a.chunk(4, dim=1)  # [n, H] each
@@ -100,8 +102,8 @@ def fused_recurrence(
     binary_output: bool = False,
     hard: bool = False,
 ) -> Recurrence:
-    """Hand-written forward and backward; equals `reference_recurrence`, once differentiable."""
-    if hard:
+    """Hand-written forward and backward; equals `reference_recurrence`."""
+    if hard or is_transformed() or is_recorded():
         return reference_recurrence(
             x, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, noise, temperature, batch_sizes,
             binary_output, hard,
@@ -114,12 +116,11 @@ def fused_recurrence(
         if noise is not None:
             exact = noise.to(torch.promote_types(noise.dtype, weight_hh.dtype))
             noise = _divide_output(exact, temperature, 3, dim=2)
-    device = x.device.type
     product_dtype = x.dtype
-    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
-        product_dtype = torch.get_autocast_dtype(device)
+    if x.dtype == torch.float32:
+        product_dtype = autocast_dtype(x.device) or x.dtype
     arguments = (x, h0, c0, weight_ih, weight_hh, bias, noise)
-    with torch.autocast(device, enabled=False):
+    with autocast_to(x.device, None):
         output, h_n, c_n, gates = _FusedRecurrence.apply(
             *arguments, temperature, batch_sizes, product_dtype
         )
@@ -145,7 +146,7 @@ class _FusedRecurrence(torch.autograd.Function):
         batch_sizes = None if batch_sizes is None else tuple(batch_sizes)
         scales = gate_scales(x, temperature, batch_sizes)
         weights = [_scaled(weight, scales).to(product_dtype) for weight in (weight_ih, weight_hh)]
-        bias = None if bias is None else _scaled(bias, scales)
+        given_bias, bias = bias, None if bias is None else _scaled(bias, scales)
 
         # Everything that does not depend on h, for all steps at once.
         flat, ragged = x.reshape(-1, input_size).to(product_dtype), batch_sizes is not None
@@ -166,18 +167,20 @@ class _FusedRecurrence(torch.autograd.Function):
         )
         gates = z[:, :, : 2 * hidden]
         ctx.mark_non_differentiable(gates)
-        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, z, output, cells)
+        ctx.save_for_backward(x, h0, c0, weight_ih, weight_hh, given_bias, noise, z, output, cells)
         ctx.settings = temperature, batch_sizes, product_dtype
         return output, h_n, c_n, gates
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_output, grad_h_n, grad_c_n, _):
-        x, h0, c0, weight_ih, weight_hh, z, output, cells = ctx.saved_tensors
+        grads = grad_output, grad_h_n, grad_c_n
+        if torch.is_grad_enabled() or is_transformed() or is_batched(*grads):
+            return _readable_backward(ctx, *grads)
+        x, h0, c0, weight_ih, weight_hh, _, _, z, output, cells = ctx.saved_tensors
         temperature, batch_sizes, product_dtype = ctx.settings
         dtype, hidden = output.dtype, output.shape[2]
 
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_to(x.device, None):
             da, dh, dc = backward_steps(
                 grad_output, grad_h_n.to(dtype, copy=True), grad_c_n.to(dtype, copy=True),
                 c0.to(dtype), weight_hh.to(product_dtype), z, cells, temperature, batch_sizes,
@@ -202,6 +205,34 @@ class _FusedRecurrence(torch.autograd.Function):
             grad_x, grad_h0, grad_c0, grads.get("ih"), grads.get("hh"), grad_bias,
             None, None, None, None, None,
         )  # fmt: skip
+
+
+def _readable_backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """The gradients of `_FusedRecurrence` through the loop, with a graph where one is wanted."""
+    temperature, batch_sizes, product_dtype = ctx.settings
+    needed, with_graph = ctx.needs_input_grad[:6], torch.is_grad_enabled()
+    # Views: the arguments may depend on each other, and each is to be a variable of its own.
+    with torch.enable_grad():
+        *arguments, noise = (t if t is None else t.view_as(t) for t in ctx.saved_tensors[:7])
+        x, h0, c0, *parameters = arguments
+        binary_output = noise is not None and noise.shape[2] == 3 * h0.shape[1]
+        if binary_output:  # the loop divides what `fused_recurrence` has divided
+            parameters = (
+                t if t is None else _divide_output(t, 1 / temperature, 4) for t in parameters
+            )
+            noise = _divide_output(noise, 1 / temperature, 3, dim=2)
+        weight_ih, weight_hh, bias = parameters
+        with autocast_to(x.device, product_dtype if product_dtype in HALF else None):
+            results = reference_recurrence(
+                x, h0, c0, weight_ih, weight_hh, bias, None if bias is None else 0.0, noise,
+                temperature, batch_sizes, binary_output,
+            )[:3]  # fmt: skip
+    wanted = [t for t, need in zip(arguments, needed, strict=True) if need]
+    grads = [grad.to(result.dtype) for grad, result in zip(grads, results, strict=True)]
+    found = iter(
+        torch.autograd.grad(results, wanted, grads, create_graph=with_graph, allow_unused=True)
+    )
+    return *(next(found) if need else None for need in needed), None, None, None, None
 
 
 def _scaled(parameter: Tensor, scales: Sequence[float]) -> Tensor:

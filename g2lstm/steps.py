@@ -11,7 +11,7 @@ part, noise included, and then, in their place or anew, the values of i, f, g an
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from g2lstm.products import product, serves, step_product, thin_product
 
@@ -110,7 +110,8 @@ def _forward_in_place(z, h, c, weight_hh, batch_sizes):
     if batch_sizes is None:
         h_n, c_n = h.clone(), c.clone()
     else:
-        ended = torch.arange(batch)[None, :] >= torch.tensor(sizes)[:, None]
+        numbers = torch.arange(batch, device="cpu")
+        ended = numbers >= torch.tensor(sizes, device="cpu")[:, None]
         z.masked_fill_(ended.to(z.device)[:, :, None], 0.0)
     return output, cells, z, h_n, c_n
 
@@ -174,6 +175,32 @@ def single_step(
     g.mul_(2).sub_(1)
     c = torch.mul(f, c).addcmul_(i, g)
     return torch.mul(c, 2).sigmoid_().mul_(2).sub_(1).mul_(o), c
+
+
+def is_single_step(lstm: nn.LSTM, input: object, hx: object) -> bool:
+    """Whether `run_single_step` serves these arguments of ``lstm``."""
+    return (
+        isinstance(input, Tensor)
+        and hx is not None
+        and input.dim() == 3
+        and input.shape[1 if lstm.batch_first else 0] == 1
+        and not lstm.bidirectional
+        and not (lstm.training and lstm.dropout > 0)
+    )
+
+
+def run_single_step(
+    lstm: nn.LSTM, input: Tensor, hx: tuple[Tensor, Tensor]
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One time step without the sequence kernel, which is several times slower."""
+    time = 1 if lstm.batch_first else 0
+    x = input.squeeze(time)
+    h_n, c_n = [], []
+    for layer, weights in enumerate(lstm.all_weights):
+        x, c = single_step(x, hx[0][layer], hx[1][layer], *weights)
+        h_n.append(x)
+        c_n.append(c)
+    return x.unsqueeze(time), (torch.stack(h_n), torch.stack(c_n))
 
 
 def _kernel_serves(z: Tensor) -> bool:

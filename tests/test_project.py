@@ -27,6 +27,7 @@ LAYERS = (
     "memory",
     "identity",
     "manifest",
+    "transforms",
     "products",
     "provenance",
     "gates",

@@ -259,13 +259,80 @@ def test_gradients_of_some_of_the_arguments(device):
         torch.testing.assert_close(gradient, gradients[free])
 
 
-def test_fused_is_once_differentiable():
-    x, *rest = make(3, 2, 2, 2)
-    (gradient,) = torch.autograd.grad(
-        fused_recurrence(x, *rest)[0].pow(2).sum(), x, create_graph=True
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("batch_sizes", [None, [2, 2, 1]])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("noisy_gates", [0, 2, 3])
+@pytest.mark.parametrize("device", DEVICES)
+def test_fused_second_derivatives_are_numerically_right(batch_sizes, bias, noisy_gates, device):
+    *tensors, noise = make(
+        3, 2, 2, 2, bias=bias, noise=noisy_gates > 0, noisy_gates=noisy_gates, device=device
     )
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+    leaves = [tensor for tensor in tensors if tensor is not None]
+
+    def run(*leaves):
+        biases = leaves[5:] or (None, None)
+        rest = 0.6, batch_sizes, noisy_gates == 3
+        return fused_recurrence(*leaves[:5], *biases, noise, *rest)[:3]
+
+    assert torch.autograd.gradgradcheck(run, leaves)
+
+
+def second_derivatives(recurrence, tensors, *rest):
+    """The gradients of a penalty on the gradients of a sum, whose own gradient is constant."""
+    leaves = [t for t in tensors if t is not None and t.requires_grad]
+    gradients = torch.autograd.grad(
+        sum(result.sum() for result in recurrence(*tensors, *rest)[:3]), leaves, create_graph=True
+    )
+    penalty = sum((gradient.float() ** 2).sum() for gradient in gradients)
+    return torch.autograd.grad(penalty, leaves)
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("temperature", [1.0, 0.3])
+@pytest.mark.parametrize("binary_output", [False, True])
+@pytest.mark.parametrize("noise", [False, True])
+def test_gradients_of_gradients_of_every_setting(temperature, binary_output, noise):
+    tensors = make(4, 3, 2, 2, noise=noise, noisy_gates=3 if binary_output else 2)
+    for batch_sizes in (None, [3, 2, 2, 1]):
+        rest = temperature, batch_sizes, binary_output
+        found = second_derivatives(fused_recurrence, tensors, *rest)
+        expected = second_derivatives(reference_recurrence, tensors, *rest)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("which", ["autocast", "half input under autocast", "half weights"])
+def test_gradients_of_gradients_in_half_precision(which):
+    tensors = make(4, 3, 8, 8, dtype=torch.float32)
+    tensors = [(t.detach() * 0.5).requires_grad_(t.requires_grad) for t in tensors]
+    exact = second_derivatives(reference_recurrence, tensors, 0.9)
+    if which != "autocast":
+        few = tensors[:7] if which == "half weights" else tensors[:1]
+        halves = [t.detach().bfloat16().requires_grad_() for t in few]
+        tensors = [*halves, *tensors[len(few) :]]
+
+    def run(*arguments):
+        with torch.autocast("cpu", torch.bfloat16, enabled=which != "half weights"):
+            return fused_recurrence(*arguments)
+
+    found = second_derivatives(run, tensors, 0.9)
+    for a, b, leaf in zip(found, exact, tensors, strict=False):
+        assert a.dtype == leaf.dtype
+        assert (a - b).norm() < 0.1 * b.norm()
+
+
+def test_an_argument_that_is_another_ones_too_has_its_own_gradient():
+    """Initial states of one tensor, and an input that is made of them."""
+    _, h, _, *rest = make(3, 2, 2, 2)
+
+    def run(recurrence):
+        (gradient,) = torch.autograd.grad(
+            recurrence(torch.stack([h, 2 * h, h]), h, h, *rest)[0].sum(), h, create_graph=True
+        )
+        return gradient, *torch.autograd.grad(gradient.sum(), h)
+
+    torch.testing.assert_close(run(fused_recurrence), run(reference_recurrence))
 
 
 @pytest.mark.usefixtures("way")
