@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from g2lstm.plots import PAPER_COLOUR, panels
-from g2lstm.verdict_rule import MARGIN, NOT_MEASURED, OPEN, WEAKER
+from g2lstm.verdict_rule import MARGIN, NO_PAPER, NOT_MEASURED, OPEN, WEAKER
 
 COLOURS, MARKERS = ("#0072B2", "#CC79A7", "#E69F00"), "osv"
 WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}
@@ -22,13 +22,15 @@ def plot_forest(rows: Sequence[dict[str, Any]], preset: str) -> Figure:
         preset: for the title.
 
     Raises:
-        ValueError: more corpora than colours.
+        ValueError: more corpora than colours, or nothing to compare.
     """
-    rows = [row for row in rows if row["paper"]]
+    rows = [row for row in rows if row["verdict"] != NO_PAPER]
     corpora = list(dict.fromkeys(row["corpus"] for row in rows))
+    measured = [row for row in rows if row["verdict"] != NOT_MEASURED]
+    if not measured:
+        raise ValueError("nothing to draw: no effect was measured that the paper has too")
     if len(corpora) > len(COLOURS):
         raise ValueError(f"draw at most {len(COLOURS)} corpora, got {corpora}")
-    measured = [row for row in rows if row["verdict"] != NOT_MEASURED]
     places = sorted({(row["noise"], row["number"], row["name"]) for row in measured})
     figure, axes = panels(1, 1, width=11.0, height=1.9 + 0.72 * len(places))
     axis = axes[0, 0]
@@ -36,11 +38,9 @@ def plot_forest(rows: Sequence[dict[str, Any]], preset: str) -> Figure:
     step = 0.68 / len(corpora)
     for y, place in enumerate(places):
         for index, corpus in enumerate(corpora):
-            (row,) = (
-                row for row in rows
-                if (row["noise"], row["number"], row["name"], row["corpus"]) == (*place, corpus)
-            )  # fmt: skip
-            _draw_effect(axis, y + step * (index - (len(corpora) - 1) / 2), row, index)
+            for row in rows:
+                if (row["noise"], row["number"], row["name"], row["corpus"]) == (*place, corpus):
+                    _draw_effect(axis, y + step * (index - (len(corpora) - 1) / 2), row, index)
         if y and places[y - 1][0] != place[0]:
             axis.axhline(y - 0.5, color="0.4", linewidth=1)
     for index, corpus in enumerate(corpora):

@@ -31,7 +31,7 @@ ONEDNN_FROM = 2**20
 # Products with one weight from which packing it first pays, and, on a processor where MKL is
 # fast, elements of the weight.
 PACK_FROM_CALLS = 16
-PACK_FROM_ELEMENTS = 2**22
+PACK_FROM_ELEMENTS = 2**22  # on every processor, whatever `library` says
 ROWS = 32
 # Multiplications up to which a ragged product is padded: a larger one costs more than its shape.
 PAD_TO = 2**28
@@ -59,8 +59,9 @@ def library() -> str:
 
 
 def has_onednn() -> bool:
-    """Whether this torch has oneDNN's linear product and its packing."""
-    return all(hasattr(torch.ops.mkldnn, name) for name in NEEDED)
+    """Whether this torch has oneDNN's linear product, alone and with a sum, and its packing."""
+    found = [getattr(torch.ops.mkldnn, name, None) for name in NEEDED]
+    return all(found) and "binary" in found[0].overloads()
 
 
 def serves(multiplications: int, *tensors: Tensor) -> bool:
@@ -99,6 +100,8 @@ def product(
         return torch.nn.functional.linear(x, weight, bias)
     flat = x.reshape(-1, x.shape[-1])
     padded = _pad(flat, len(weight)) if ragged else flat
+    if bias is not None:
+        bias = bias.contiguous()  # oneDNN reads past its strides
     y = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, "none", [], "")
     return y[: len(flat)].view(*x.shape[:-1], len(weight))
 

@@ -4,7 +4,7 @@ import pytest
 from matplotlib import colors
 
 from g2lstm.forest import COLOURS, LIMITS, plot_forest
-from g2lstm.verdict_rule import NOT_MEASURED, OPEN
+from g2lstm.verdict_rule import NO_PAPER, NOT_MEASURED, OPEN
 
 
 def row(corpus="ptb", noise=0.2, share=0.5, interval=(0.4, 0.6), paper=2.0, **changes):
@@ -74,3 +74,17 @@ def test_corpora_are_told_apart_in_colour_and_not_too_many():
     assert len({colors.to_hex(colour) for colour in COLOURS}) == len(COLOURS)
     with pytest.raises(ValueError, match="at most 3 corpora"):
         plot_forest([row(str(n)) for n in range(4)], "small")
+
+
+def test_a_statistic_that_the_paper_lacks_for_a_corpus_is_not_drawn_there():
+    _, axis = drawn(
+        [row(), row("other", paper=None, interval=None, verdict=NO_PAPER), row("other", noise=1.0)]
+    )
+    assert len(axis.get_yticklabels()) == 2
+    assert len(lines_of(axis, COLOURS[0])) == len(lines_of(axis, COLOURS[1])) == 2
+
+
+@pytest.mark.parametrize("rows", [[], [row(verdict=NOT_MEASURED)], [row(verdict=NO_PAPER)]])
+def test_nothing_to_draw_is_an_error(rows):
+    with pytest.raises(ValueError, match="nothing to draw"):
+        plot_forest(rows, "small")

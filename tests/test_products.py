@@ -118,6 +118,15 @@ def test_other_types_devices_and_autocast_are_left_to_torch():
     assert x.grad.dtype == torch.float32
 
 
+@pytest.mark.parametrize("choice", ["oneDNN", "oneDNN, packed"])
+def test_a_bias_that_is_a_view_of_others_is_read_by_its_strides(monkeypatch, choice):
+    choose_products(monkeypatch, choice)
+    x, weight = draw(4, 3), draw(6, 3)
+    for bias in (draw(12)[::2], draw(1).expand(6), draw(6, 2)[:, 1]):
+        expected = x.double() @ weight.double().T + bias.double()
+        torch.testing.assert_close(products.linear(x, weight, bias).double(), expected)
+
+
 @pytest.mark.parametrize("bias", [None, 4, 6])
 @pytest.mark.usefixtures("choice")
 def test_shapes_that_do_not_fit_are_errors(bias):
