@@ -111,7 +111,7 @@ def test_noise_pushes_the_pre_activations_outwards(executed):
     [
         ({"temperatur": 0.5}, "temperatur"),
         ({"temperatures": [0.5, 0.0]}, "temperature must be a finite number > 0, got 0.0"),
-        ({"noise_probability": 1.5}, "probability must be in [0, 1], got 1.5"),
+        ({"noise_probability": 1.5}, "probability must be a number in [0, 1], got 1.5"),
     ],
 )
 def test_a_wrong_parameter_stops_it_before_anything_runs(tmp_path, parameters, message):
