@@ -247,11 +247,16 @@ def _with_rows(x: Tensor, rows: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, 0, 0, missing)) if missing else x
 
 
-def _vendor() -> str:
-    """Who made the processor, as Linux ("vendor_id") or Python tells it."""
+def about_processor(field: str) -> str | None:
+    """What Linux says of the processor, such as its "vendor_id" or "model name"; None elsewhere."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("vendor_id"):
+            if line.startswith(field):
                 return line.partition(":")[2].strip()
-    return platform.processor()
+    return None
+
+
+def _vendor() -> str:
+    """Who made the processor, as Linux or Python tells it."""
+    return about_processor("vendor_id") or platform.processor()

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from g2lstm.products import library
+from g2lstm.products import about_processor, library
 
 PACKAGE = Path(__file__).resolve().parent
 LIBRARIES = (
@@ -80,12 +80,7 @@ def hardware() -> dict[str, Any]:
 
 def processor() -> str:
     """Name of the processor."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return about_processor("model name") or platform.processor() or platform.machine()
 
 
 def code_checksum(modules: tuple[str, ...]) -> str:
